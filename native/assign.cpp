@@ -1,0 +1,52 @@
+#include "assign.hpp"
+
+#include "histogram.hpp"
+
+namespace isotone {
+
+std::vector<std::int64_t> assign16(const std::uint16_t* bits, std::size_t n, const std::uint16_t* labels,
+                                   std::uint8_t* ranks) {
+  std::vector<std::int64_t> positions;
+  constexpr std::size_t block = 64;  // protected weights are rare: look for them a block at a time
+  for (std::size_t begin = 0; begin < n; begin += block) {
+    const std::size_t end = begin + block < n ? begin + block : n;
+    std::uint16_t seen = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::uint16_t label = labels[bits[i]];
+      seen |= label;
+      ranks[i] = static_cast<std::uint8_t>(label);
+    }
+    if (seen & protected_bit)
+      for (std::size_t i = begin; i < end; ++i)
+        if (labels[bits[i]] & protected_bit) positions.push_back(static_cast<std::int64_t>(i));
+  }
+  return positions;
+}
+
+std::vector<std::int64_t> assign32(const std::uint32_t* bits, std::size_t n, const std::uint32_t* cell,
+                                   const std::uint32_t* starts, std::size_t n_segments,
+                                   const std::uint16_t* labels, std::uint8_t* ranks) {
+  std::vector<std::int64_t> positions;
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint32_t key = order_key(bits[i]);
+    std::uint32_t segment = cell[key >> 16];
+    while (segment + 1 < n_segments && starts[segment + 1] <= key) ++segment;
+    ranks[i] = static_cast<std::uint8_t>(labels[segment]);
+    if (labels[segment] & protected_bit) positions.push_back(static_cast<std::int64_t>(i));
+  }
+  return positions;
+}
+
+void map16(const std::uint16_t* in, std::size_t n, const std::uint16_t* table, std::uint16_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = table[in[i]];
+}
+
+void gather16(const std::uint8_t* ranks, std::size_t n, const std::uint16_t* table, std::uint16_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = table[ranks[i]];
+}
+
+void gather32(const std::uint8_t* ranks, std::size_t n, const std::uint32_t* table, std::uint32_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = table[ranks[i]];
+}
+
+}  // namespace isotone

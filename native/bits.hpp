@@ -1,0 +1,13 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace isotone {
+
+// Fixed-width codes, least significant bit first, no padding but in the last byte.
+void pack(const std::uint8_t* ranks, std::size_t n, unsigned width, std::uint8_t* out);
+
+// Reads ceil(n * width / 8) bytes.
+void unpack(const std::uint8_t* in, std::size_t n, unsigned width, std::uint8_t* ranks);
+
+}  // namespace isotone

@@ -1,0 +1,124 @@
+// The boundary to Python: arrays in, arrays out. No validation here (src/isotone does it), and the
+// GIL is released for every loop.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <memory>
+#include <vector>
+
+#include "assign.hpp"
+#include "bits.hpp"
+#include "histogram.hpp"
+#include "rans.hpp"
+#include "solver.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <typename T>
+using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+
+template <typename T>
+Array<T> to_array(std::vector<T>&& values) {
+  auto owned = std::make_unique<std::vector<T>>(std::move(values));
+  T* data = owned->data();
+  const std::size_t size = owned->size();
+  nb::capsule owner(owned.release(), [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return Array<T>(data, {size}, owner);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  using u8 = std::uint8_t;
+  using u16 = std::uint16_t;
+  using u32 = std::uint32_t;
+  using u64 = std::uint64_t;
+  using i64 = std::int64_t;
+
+  m.def("solve", [](In<double> values, In<double> weights, std::size_t k) {
+    std::vector<i64> borders(k + 1);
+    {
+      nb::gil_scoped_release release;
+      isotone::solve(values.data(), weights.data(), values.size(), k, borders.data());
+    }
+    return to_array(std::move(borders));
+  });
+
+  const auto release = nb::call_guard<nb::gil_scoped_release>();
+  m.def("count_patterns", [](In<u16> bits, Out<u64> counts) {
+    isotone::count_patterns(bits.data(), bits.size(), counts.data());
+  }, release);
+  m.def("count_bins", [](In<u32> bits, Out<u64> counts, Out<double> sums, Out<double> squares) {
+    isotone::count_bins(bits.data(), bits.size(), counts.data(), sums.data(), squares.data());
+  }, release);
+  m.def("count_within_bins", [](In<u32> bits, In<std::int32_t> slot, Out<u64> counts) {
+    isotone::count_within_bins(bits.data(), bits.size(), slot.data(), counts.data());
+  }, release);
+  m.def("count_not_finite", [](In<u32> bits) {
+    return isotone::count_not_finite(bits.data(), bits.size());
+  }, release);
+
+  nb::class_<isotone::DistinctCounter>(m, "DistinctCounter")
+      .def(nb::init<std::size_t>())
+      .def("add", [](isotone::DistinctCounter& self, In<u32> bits) {
+        return self.add(bits.data(), bits.size());
+      }, release)
+      .def("sorted", [](const isotone::DistinctCounter& self) {
+        std::vector<u32> keys;
+        std::vector<i64> counts;
+        {
+          nb::gil_scoped_release unlocked;
+          for (const auto& [key, count] : self.sorted()) {
+            keys.push_back(key);
+            counts.push_back(static_cast<i64>(count));
+          }
+        }
+        return nb::make_tuple(to_array(std::move(keys)), to_array(std::move(counts)));
+      });
+
+  m.def("assign16", [](In<u16> bits, In<u16> labels, Out<u8> ranks) {
+    std::vector<i64> positions;
+    {
+      nb::gil_scoped_release unlocked;
+      positions = isotone::assign16(bits.data(), bits.size(), labels.data(), ranks.data());
+    }
+    return to_array(std::move(positions));
+  });
+  m.def("assign32", [](In<u32> bits, In<u32> cell, In<u32> starts, In<u16> labels, Out<u8> ranks) {
+    std::vector<i64> positions;
+    {
+      nb::gil_scoped_release unlocked;
+      positions = isotone::assign32(bits.data(), bits.size(), cell.data(), starts.data(), starts.size(),
+                                    labels.data(), ranks.data());
+    }
+    return to_array(std::move(positions));
+  });
+  m.def("map16", [](In<u16> in, In<u16> table, Out<u16> out) {
+    isotone::map16(in.data(), in.size(), table.data(), out.data());
+  }, release);
+  m.def("gather16", [](In<u8> ranks, In<u16> table, Out<u16> out) {
+    isotone::gather16(ranks.data(), ranks.size(), table.data(), out.data());
+  }, release);
+  m.def("gather32", [](In<u8> ranks, In<u32> table, Out<u32> out) {
+    isotone::gather32(ranks.data(), ranks.size(), table.data(), out.data());
+  }, release);
+
+  m.def("pack", [](In<u8> ranks, unsigned width, Out<u8> out) {
+    isotone::pack(ranks.data(), ranks.size(), width, out.data());
+  }, release);
+  m.def("unpack", [](In<u8> in, unsigned width, Out<u8> ranks) {
+    isotone::unpack(in.data(), ranks.size(), width, ranks.data());
+  }, release);
+  m.def("rans_encode", [](In<u8> ranks, std::size_t k, Out<u8> out) {
+    return isotone::rans_encode(ranks.data(), ranks.size(), k, out.data(), out.size());
+  }, release);
+  m.def("rans_decode", [](In<u8> in, std::size_t k, Out<u8> ranks) {
+    return isotone::rans_decode(in.data(), in.size(), k, ranks.data(), ranks.size());
+  }, release);
+}

@@ -1,0 +1,258 @@
+// Range asymmetric numeral systems (Duda, arXiv 1311.2540), the word-wise variant of Giesen's
+// ryg_rans (arXiv 1402.3392): 32-bit states, 16-bit words, probabilities in 1/4096. 32 coders take
+// the symbols in turn, so that a decoder can run them in vector lanes; each state needs at most one
+// word per symbol. Chosen over Huffman: the same speed, without its 0.03 to 0.05 bit per weight.
+#include "rans.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define ISOTONE_X86 1
+#endif
+
+namespace isotone {
+namespace {
+
+constexpr std::size_t lanes = 32;
+constexpr unsigned scale_bits = 12;
+constexpr std::uint32_t scale = 1u << scale_bits;
+constexpr std::uint32_t lower_bound = 1u << 16;  // of a state between symbols
+constexpr std::size_t state_bytes = lanes * 4;
+
+inline void put16(std::uint8_t* at, std::uint32_t x) {
+  const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(x), static_cast<std::uint8_t>(x >> 8)};
+  std::memcpy(at, bytes, 2);
+}
+void put32(std::uint8_t* at, std::uint32_t x) {
+  put16(at, x);
+  put16(at + 2, x >> 16);
+}
+std::uint32_t get16(const std::uint8_t* at) { return at[0] | (std::uint32_t{at[1]} << 8); }
+std::uint32_t get32(const std::uint8_t* at) { return get16(at) | (get16(at + 2) << 16); }
+
+// Counts to frequencies that sum to 4096, at least 1 for what occurs, at most 4095 (12 bits).
+void normalise(const std::uint64_t* counts, std::size_t k, std::size_t n, std::uint32_t* frequency) {
+  std::int64_t left = scale;
+  for (std::size_t s = 0; s < k; ++s) {
+    const std::uint64_t share = counts[s] * scale / n;
+    frequency[s] = counts[s] ? static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, 1, scale - 1)) : 0;
+    left -= frequency[s];
+  }
+  if (left > 0 && std::count_if(frequency, frequency + k, [](auto f) { return f > 0; }) == 1) {
+    // One symbol alone: 4096 has no place in 12 bits, another symbol takes the last slot.
+    frequency[frequency[0] ? 1 : 0] = 1;
+    --left;
+  }
+  // Give where a slot saves most, take where it costs least: d(bits)/df = count / f.
+  for (; left != 0; left += left > 0 ? -1 : 1) {
+    std::size_t chosen = k;
+    double best = 0.0;
+    for (std::size_t s = 0; s < k; ++s) {
+      if (left > 0 ? !counts[s] || frequency[s] == scale - 1 : frequency[s] <= 1) continue;
+      const double at = frequency[s] + (left > 0 ? 0.5 : -0.5);
+      const double worth = static_cast<double>(counts[s]) / at;
+      if (chosen == k || (left > 0 ? worth > best : worth < best)) chosen = s, best = worth;
+    }
+    frequency[chosen] += left > 0 ? 1 : -1;
+  }
+}
+
+// What coding one symbol of frequency f needs to turn x into (x / f) * 4096 + start + x % f, which is
+// x + bias + (x / f) * (4096 - f), the quotient being the high half of x * reciprocal.
+struct Symbol {
+  std::uint64_t reciprocal;  // ceil(2^64 / f): exact for x < 2^32; f = 1 falls one short, see bias
+  std::uint32_t limit;       // f << 20: from here on the state must spill a word first
+  std::uint16_t bias;
+  std::uint16_t complement;
+
+  static Symbol make(std::uint32_t f, std::uint32_t start) {
+    const std::uint64_t reciprocal = f > 1 ? ~std::uint64_t{0} / f + 1 : ~std::uint64_t{0};
+    // For f = 1 the quotient comes out as x - 1; bias puts the missing 4095 back.
+    return {reciprocal, f << 20, static_cast<std::uint16_t>(f > 1 ? start : start + scale - 1),
+            static_cast<std::uint16_t>(scale - f)};
+  }
+};
+
+struct Decoder {
+  std::array<std::uint32_t, scale> slots;  // symbol | frequency << 8 | offset in symbol << 20
+};
+
+bool build(const std::uint8_t* in, std::size_t k, Decoder& decoder) {
+  std::uint32_t start = 0;
+  for (std::size_t s = 0; s < k; ++s) {
+    const std::uint32_t f = get16(in + 2 * s);
+    if (f >= scale || start + f > scale) return false;
+    for (std::uint32_t i = 0; i < f; ++i)
+      decoder.slots[start + i] = static_cast<std::uint32_t>(s) | (f << 8) | (i << 20);
+    start += f;
+  }
+  return start == scale;
+}
+
+inline std::uint8_t step(const Decoder& decoder, std::uint32_t& x) {
+  const std::uint32_t slot = decoder.slots[x & (scale - 1)];
+  x = ((slot >> 8) & 0xfff) * (x >> scale_bits) + (slot >> 20);
+  return static_cast<std::uint8_t>(slot);
+}
+
+// Decodes whole rounds of 32 symbols while at least 32 words are left; returns the rounds done.
+std::size_t rounds_plain(const Decoder& decoder, std::uint32_t* x, const std::uint8_t*& word,
+                         const std::uint8_t* end, std::uint8_t* ranks, std::size_t n_rounds) {
+  std::size_t round = 0;
+  for (; round < n_rounds && static_cast<std::size_t>(end - word) >= 2 * lanes; ++round) {
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      ranks[round * lanes + lane] = step(decoder, x[lane]);
+      const bool refill = x[lane] < lower_bound;
+      x[lane] = refill ? (x[lane] << 16) | get16(word) : x[lane];
+      word += refill ? 2 : 0;
+    }
+  }
+  return round;
+}
+
+#ifdef ISOTONE_X86
+// permutation[mask] sends the next words of the stream to the lanes set in mask, in order.
+struct Permutations {
+  alignas(32) std::uint32_t lane[256][8];
+  Permutations() {
+    for (unsigned mask = 0; mask < 256; ++mask) {
+      std::uint32_t next = 0;
+      for (unsigned i = 0; i < 8; ++i) lane[mask][i] = (mask >> i) & 1 ? next++ : 0;
+    }
+  }
+};
+const Permutations permutations;
+
+__attribute__((target("avx2,popcnt"))) std::size_t rounds_avx2(
+    const Decoder& decoder, std::uint32_t* state, const std::uint8_t*& word, const std::uint8_t* end,
+    std::uint8_t* ranks, std::size_t n_rounds) {
+  const __m256i slot_mask = _mm256_set1_epi32(scale - 1);
+  const __m256i byte_mask = _mm256_set1_epi32(0xff);
+  const int* slots = reinterpret_cast<const int*>(decoder.slots.data());
+  __m256i x[4];
+  for (int v = 0; v < 4; ++v) x[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(state) + v);
+  std::size_t round = 0;
+  // A round takes at most 64 bytes, and its last load may look 16 bytes past what it has taken.
+  for (; round < n_rounds && static_cast<std::size_t>(end - word) >= 2 * lanes + 16; ++round) {
+    __m256i symbol[4];
+    for (int v = 0; v < 4; ++v) {
+      const __m256i slot = _mm256_i32gather_epi32(slots, _mm256_and_si256(x[v], slot_mask), 4);
+      symbol[v] = _mm256_and_si256(slot, byte_mask);
+      const __m256i frequency = _mm256_and_si256(_mm256_srli_epi32(slot, 8), slot_mask);
+      __m256i next = _mm256_mullo_epi32(frequency, _mm256_srli_epi32(x[v], scale_bits));
+      next = _mm256_add_epi32(next, _mm256_srli_epi32(slot, 20));
+      const __m256i small = _mm256_cmpeq_epi32(_mm256_srli_epi32(next, 16), _mm256_setzero_si256());
+      const unsigned mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(small)));
+      const __m256i words =
+          _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(word)));
+      const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(permutations.lane[mask]));
+      const __m256i refilled =
+          _mm256_or_si256(_mm256_slli_epi32(next, 16), _mm256_permutevar8x32_epi32(words, order));
+      x[v] = _mm256_blendv_epi8(next, refilled, small);
+      word += 2 * __builtin_popcount(mask);
+    }
+    const __m256i low = _mm256_packus_epi32(symbol[0], symbol[1]);
+    const __m256i high = _mm256_packus_epi32(symbol[2], symbol[3]);
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high),
+                                                      _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(ranks + round * lanes), bytes);
+  }
+  for (int v = 0; v < 4; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(state) + v, x[v]);
+  return round;
+}
+const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+#endif
+
+}  // namespace
+
+std::size_t rans_encode(const std::uint8_t* ranks, std::size_t n, std::size_t k, std::uint8_t* out,
+                        std::size_t capacity) {
+  const std::size_t head = 2 * k + state_bytes;
+  if (n == 0 || capacity < head) return 0;
+
+  std::uint64_t counts[4][256] = {};
+  for (std::size_t i = 0; i < n; ++i) ++counts[i & 3][ranks[i]];
+  for (std::size_t s = 0; s < 256; ++s) counts[0][s] += counts[1][s] + counts[2][s] + counts[3][s];
+  std::uint32_t frequency[256];
+  normalise(counts[0], k, n, frequency);
+
+  Symbol symbols[256] = {};
+  std::uint32_t start = 0;
+  for (std::size_t s = 0; s < k; ++s) {
+    const std::uint32_t f = frequency[s];
+    put16(out + 2 * s, f);
+    if (f == 0) continue;
+    symbols[s] = Symbol::make(f, start);
+    start += f;
+  }
+
+  std::uint32_t x[lanes];
+  std::fill(x, x + lanes, lower_bound);
+  std::uint8_t* const words_begin = out + head;
+  std::uint8_t* word = out + capacity;  // rANS writes backwards; moved to its place below
+  for (std::size_t end = n; end > 0;) {
+    const std::size_t begin = (end - 1) / lanes * lanes;
+    if (static_cast<std::size_t>(word - words_begin) < 2 * lanes) {
+      // Near the front of the buffer: is there still room for each word of this round?
+      std::size_t needed = 0;
+      for (std::size_t i = begin; i < end; ++i)
+        needed += x[i - begin] >= symbols[ranks[i]].limit ? 2 : 0;
+      if (static_cast<std::size_t>(word - words_begin) < needed) return 0;
+    }
+    for (std::size_t i = end - begin; i-- > 0;) {
+      const Symbol symbol = symbols[ranks[begin + i]];
+      // Written in any case (the head lies below, and is filled in last), kept where it counts:
+      // a branch here would be guessed wrong every fourth time.
+      const bool spill = x[i] >= symbol.limit;
+      put16(word - 2, x[i]);
+      word -= spill ? 2 : 0;
+      const std::uint32_t state = spill ? x[i] >> 16 : x[i];
+      const auto quotient = static_cast<std::uint32_t>(
+          (static_cast<unsigned __int128>(state) * symbol.reciprocal) >> 64);
+      x[i] = state + symbol.bias + quotient * symbol.complement;
+    }
+    end = begin;
+  }
+  for (std::size_t lane = 0; lane < lanes; ++lane) put32(out + 2 * k + 4 * lane, x[lane]);
+  const auto n_words_bytes = static_cast<std::size_t>(out + capacity - word);
+  std::memmove(words_begin, word, n_words_bytes);
+  return head + n_words_bytes;
+}
+
+bool rans_decode(const std::uint8_t* in, std::size_t size, std::size_t k, std::uint8_t* ranks,
+                 std::size_t n) {
+  const std::size_t head = 2 * k + state_bytes;
+  if (size < head || (size - head) % 2) return false;
+  Decoder decoder;
+  if (!build(in, k, decoder)) return false;
+  std::uint32_t x[lanes];
+  for (std::size_t lane = 0; lane < lanes; ++lane) {
+    x[lane] = get32(in + 2 * k + 4 * lane);
+    if (x[lane] < lower_bound) return false;
+  }
+  const std::uint8_t* word = in + head;
+  const std::uint8_t* const end = in + size;
+  const std::size_t n_rounds = n / lanes;
+  std::size_t done = 0;
+#ifdef ISOTONE_X86
+  if (has_avx2) done = rounds_avx2(decoder, x, word, end, ranks, n_rounds);
+#endif
+  done += rounds_plain(decoder, x, word, end, ranks + done * lanes, n_rounds - done);
+  for (std::size_t i = done * lanes; i < n; ++i) {
+    std::uint32_t& state = x[i % lanes];
+    ranks[i] = step(decoder, state);
+    if (state < lower_bound) {
+      if (end - word < 2) return false;
+      state = (state << 16) | get16(word);
+      word += 2;
+    }
+  }
+  // The coders began at the lower bound and left no word unread: a check on the whole chunk.
+  return word == end && std::all_of(x, x + lanes, [](auto s) { return s == lower_bound; });
+}
+
+}  // namespace isotone
