@@ -1,0 +1,153 @@
+"""A clustered tensor as named arrays, and back.
+
+For a tensor X the arrays are X_packed, X_codebook and, where used, X_row_scale, X_column_scale,
+X_protected_index and X_protected_value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isotone.codec.packed import ALIGNMENT, PackedLayout, PackedReader, encode_chunk
+from isotone.codec.protected import decode_positions, encode_positions
+from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.float_format import Bits, FloatFormat
+from isotone.errors import FormatError
+
+PACKED = "_packed"
+CODEBOOK = "_codebook"
+ROW_SCALE = "_row_scale"
+COLUMN_SCALE = "_column_scale"
+PROTECTED_INDEX = "_protected_index"
+PROTECTED_VALUE = "_protected_value"
+SUFFIXES = (PACKED, CODEBOOK, ROW_SCALE, COLUMN_SCALE, PROTECTED_INDEX, PROTECTED_VALUE)
+
+
+class StoredArray(NamedTuple):
+    """An array as safetensors stores it: dtype tag (`F32`, `BF16`, `U8`, ...) and patterns."""
+
+    tag: str
+    array: NDArray[Any]
+
+
+def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
+    """The arrays of a tensor, by suffix."""
+    layout = PackedLayout(tensor.shape, tensor.float_format, tensor.k, tensor.n_matrices)
+    ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
+    coded, entries = [], []
+    for chunk in range(layout.n_chunks):
+        matrix, start, stop = layout.span(chunk)
+        data, entry = encode_chunk(np.ascontiguousarray(ranks[matrix, start:stop]), tensor.k)
+        coded.append(data)
+        entries.append(entry)
+    packed = layout.header(entries) + b"".join(data.tobytes() for data in coded)
+    packed += bytes(-len(packed) % ALIGNMENT)
+    arrays = {
+        PACKED: StoredArray("U8", np.frombuffer(packed, np.uint8)),
+        CODEBOOK: StoredArray("F32", tensor.codebook),
+    }
+    for suffix, scale in ((ROW_SCALE, tensor.row_scale), (COLUMN_SCALE, tensor.column_scale)):
+        if scale is not None:
+            arrays[suffix] = StoredArray("F16" if scale.dtype == np.float16 else "F32", scale)
+    if len(tensor.protected_index):
+        entries16 = encode_positions(tensor.protected_index)
+        arrays[PROTECTED_INDEX] = StoredArray("U16", entries16)
+        arrays[PROTECTED_VALUE] = StoredArray(tensor.float_format.value, tensor.protected_value)
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, StoredArray], name: str) -> ClusteredTensor:
+    """The tensor of some arrays, by suffix; decodes all of it.
+
+    Raises FormatError, naming the tensor, for arrays that do not fit together.
+    """
+    packed = _take(arrays, PACKED, "U8", name)
+    reader = PackedReader(lambda start, stop: packed[start:stop], len(packed), name)
+    ranks = np.empty(
+        (reader.layout.n_matrices, reader.layout.matrix_weights), np.uint8
+    )
+    for chunk, matrix, start, stop in reader.spans():
+        ranks[matrix, start:stop] = reader.decode(chunk)
+    return with_assignments(arrays, reader.layout, ranks, name)
+
+
+def with_assignments(
+    arrays: Mapping[str, StoredArray],
+    layout: PackedLayout,
+    ranks: NDArray[np.uint8],
+    name: str,
+) -> ClusteredTensor:
+    """The tensor of its small arrays (all but X_packed), checked, and its ranks.
+
+    ranks: any array; it becomes `assignments` as it is where it has as many entries as the tensor
+    has weights, so that a caller who streams can give an empty one.
+    """
+    codebook = _take(arrays, CODEBOOK, "F32", name).view(np.float32)
+    stacked = codebook.ndim == 2
+    if codebook.shape != ((layout.n_matrices, layout.k) if stacked else (layout.k,)):
+        raise FormatError(
+            f"{name}: codebook of shape {codebook.shape}, packed for k = {layout.k} and "
+            f"{layout.n_matrices} matrices"
+        )
+    if not stacked and layout.n_matrices != 1:
+        raise FormatError(f"{name}: one codebook for {layout.n_matrices} matrices")
+    if not np.isfinite(codebook).all():
+        raise FormatError(f"{name}: its codebook holds NaN or infinity")
+    matrix_shape = layout.shape[1:] if stacked else layout.shape
+    n_rows = matrix_shape[0] if matrix_shape else 1
+    index, value = _protected(arrays, layout, name)
+    return ClusteredTensor(
+        shape=layout.shape,
+        float_format=layout.float_format,
+        codebook=codebook,
+        assignments=ranks.reshape(layout.shape) if ranks.size else ranks,
+        row_scale=_scale(arrays, ROW_SCALE, layout, n_rows, name),
+        column_scale=_scale(arrays, COLUMN_SCALE, layout, layout.matrix_weights // n_rows, name),
+        protected_index=index,
+        protected_value=value,
+    )
+
+
+def _take(
+    arrays: Mapping[str, StoredArray], suffix: str, tag: str, name: str
+) -> NDArray[Any]:
+    stored = arrays.get(suffix)
+    if stored is None or stored.tag != tag:
+        found = "nothing" if stored is None else stored.tag
+        raise FormatError(f"{name}{suffix}: expected an array of {tag}, found {found}")
+    return stored.array
+
+
+def _scale(
+    arrays: Mapping[str, StoredArray], suffix: str, layout: PackedLayout, length: int, name: str
+) -> NDArray[np.float16] | NDArray[np.float32] | None:
+    stored = arrays.get(suffix)
+    if stored is None:
+        return None
+    if stored.tag not in ("F16", "F32") or stored.array.size != layout.n_matrices * length:
+        raise FormatError(
+            f"{name}{suffix}: {stored.array.shape} of {stored.tag}; expected "
+            f"{layout.n_matrices * length} factors of F16 or F32"
+        )
+    scale: NDArray[Any] = stored.array.view(np.float16 if stored.tag == "F16" else np.float32)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise FormatError(f"{name}{suffix}: a factor is not positive and finite")
+    return scale
+
+
+def _protected(
+    arrays: Mapping[str, StoredArray], layout: PackedLayout, name: str
+) -> tuple[NDArray[np.int64], Bits]:
+    float_format: FloatFormat = layout.float_format
+    if PROTECTED_INDEX not in arrays and PROTECTED_VALUE not in arrays:
+        return np.empty(0, np.int64), np.empty(0, float_format.bits_dtype)
+    entries = _take(arrays, PROTECTED_INDEX, "U16", name)
+    values = _take(arrays, PROTECTED_VALUE, float_format.value, name)
+    index = decode_positions(entries, layout.matrix_weights * layout.n_matrices, name)
+    if len(index) != values.size:
+        raise FormatError(f"{name}: {len(index)} protected positions, {values.size} values")
+    return index, values
