@@ -47,11 +47,10 @@ def cluster(
         codebooks.append(found.codebook)
         positions.append(found.labeller.assign(matrix, ranks[i]) + i * matrices.shape[1])
     index = np.concatenate(positions)
-    codebook = stack_codebooks(codebooks)
     return ClusteredTensor(
         shape=array.shape,
         float_format=float_format,
-        codebook=codebook if stack else codebook[0],
+        codebook=np.stack([pad_codebook(c, k) for c in codebooks]) if stack else codebooks[0],
         assignments=ranks.reshape(array.shape),
         protected_index=index,
         protected_value=bits[index],
@@ -64,20 +63,17 @@ def check_k(k: int) -> None:
         raise InputError(f"k is {k}; expected {MIN_K} to {MAX_K} centroids")
 
 
-def stack_codebooks(codebooks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Codebooks of one stack, [matrices, longest].
+def pad_codebook(codebook: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """A codebook of length k for a stack, whose codebooks are all of one length.
 
-    A matrix with fewer distinct values than centroids has a shorter codebook; unused centroids
-    just above its largest make up the length.
+    A matrix with fewer distinct values than k needs fewer centroids; ones that no weight uses, just
+    above its largest, make up the length, so that it stays strictly ascending.
     """
-    longest = max(len(codebook) for codebook in codebooks)
-    rows = []
-    for codebook in codebooks:
-        row = list(codebook)
-        while len(row) < longest:
-            row.append(np.nextafter(row[-1], np.float32(np.inf)))
-        rows.append(np.array(row, np.float32))
-    return np.stack(rows)
+    padded = np.empty(k, np.float32)
+    padded[: len(codebook)] = codebook
+    for rank in range(len(codebook), k):
+        padded[rank] = np.nextafter(padded[rank - 1], np.float32(np.inf))
+    return padded
 
 
 def _whole(matrix: Bits) -> Any:  # noqa: ANN401 (a Chunks of one piece)

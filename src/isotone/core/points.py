@@ -84,22 +84,28 @@ class Points:
         return Points(*(column[keep] for column in columns))
 
 
-def coarsen(points: Points) -> tuple[Points, NDArray[np.intp]]:
-    """Points whose keys share their top 16 bits made one; and where each went ([n]).
+def summarise(points: Points, at_least: int) -> Points:
+    """Neighbouring points made one, by the leading bits of their keys.
 
-    A summary of at most 65,536 points, for decisions that need no more.
+    As few leading bits as leave `at_least` points; `points` itself where there are not that many.
     """
-    starts = np.flatnonzero(np.diff(points.keys >> 16, prepend=np.uint32(1 << 31)))
-    group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
+    for shift in range(20, 0, -1):
+        starts = np.flatnonzero(np.diff(points.keys >> shift, prepend=np.uint32(1 << 31)))
+        if len(starts) >= at_least:
+            return _merge(points, starts)
+    return points
+
+
+def _merge(points: Points, starts: NDArray[np.intp]) -> Points:
+    """Runs of points, from each of `starts` to the next, as one point each."""
+    run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
     counts = np.add.reduceat(points.counts, starts)
     anchors = points.values[starts]
-    offsets = points.values - anchors[group]
-    means = anchors + np.add.reduceat(points.counts * offsets, starts) / counts
-    within = np.add.reduceat(
-        points.within + points.counts * (points.values - means[group]) ** 2, starts
-    )
+    offsets = points.counts * (points.values - anchors[run])
+    means = anchors + np.add.reduceat(offsets, starts) / counts
+    spread = points.within + points.counts * (points.values - means[run]) ** 2
     widths = np.maximum.reduceat(points.values + points.widths, starts) - anchors
-    return Points(points.keys[starts], means, counts, within, widths), group
+    return Points(points.keys[starts], means, counts, np.add.reduceat(spread, starts), widths)
 
 
 def order_keys(values: NDArray[np.float32]) -> NDArray[np.uint32]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.points import Points, coarsen
+from isotone.core.points import Points, summarise
 from isotone.core.solver import Clustering, nearest, solve
 from isotone.errors import InputError
 
@@ -25,6 +25,7 @@ GAP_BITS = 16
 """What a protected weight takes on disk beside its value: the gap to the one before it."""
 
 _ROUNDS = 4
+_SUMMARY = 16  # points for each centroid
 
 
 @dataclass(frozen=True)
@@ -64,43 +65,47 @@ def solve_protected(
 
     value_bits: what the value of a protected weight takes on disk.
 
-    Cost: that of `solve`, and of up to 5 more on a summary of 65,536 points or less.
+    Cost: little more than one `solve`: what to protect is settled on a summary of the points.
     """
     chosen = np.zeros(len(points), np.bool_)
     if rule.fraction != 0.0 and len(points) > k:
-        summary, group = coarsen(points)
-        chosen = _choose(summary, k, rule, value_bits)[group]
+        chosen = _choose(points, k, rule, value_bits)
     return solve(points.where(~chosen), k), chosen
 
 
-def _choose(
-    points: Points, k: int, rule: Protection, value_bits: int
-) -> NDArray[np.bool_]:
-    chosen = np.zeros(len(points), np.bool_)
+def _choose(points: Points, k: int, rule: Protection, value_bits: int) -> NDArray[np.bool_]:
+    summary = summarise(points, _SUMMARY * k)
+    chosen = np.zeros(len(summary), np.bool_)
     for _ in range(_ROUNDS):
-        codebook = solve(points.where(~chosen), k).codebook
-        errors = (points.values - codebook[nearest(codebook, points.values)]) ** 2
-        previous, chosen = chosen, _worst(points, errors, chosen, rule, value_bits)
+        codebook = solve(summary.where(~chosen), k).codebook
+        errors = _squared_errors(summary, codebook)
+        limit = _limit(summary, errors, chosen, rule, value_bits)
+        previous, chosen = chosen, errors > limit
         if (chosen == previous).all():
             break
-    return chosen
+    errors = _squared_errors(points, codebook)
+    return errors > _limit(points, errors, errors > limit, rule, value_bits)
 
 
-def _worst(
+def _squared_errors(points: Points, codebook: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances = points.values - codebook[nearest(codebook, points.values)]
+    return np.square(distances)
+
+
+def _limit(
     points: Points,
     errors: NDArray[np.float64],
     chosen: NDArray[np.bool_],
     rule: Protection,
     value_bits: int,
-) -> NDArray[np.bool_]:
-    """The points to protect, given squared errors and what is protected so far."""
+) -> float:
+    """The squared error above which a weight is protected, given what is protected so far."""
     if rule.fraction is None:
         clustered = ~chosen
         distortion = points.counts[clustered] @ errors[clustered] + points.within[clustered].sum()
         mean = float(distortion) / int(points.counts[clustered].sum())
-        return errors > 2.0 * math.log(2.0) * (GAP_BITS + value_bits) * mean
+        return 2.0 * math.log(2.0) * (GAP_BITS + value_bits) * mean
     order = np.argsort(-errors, kind="stable")
     affordable = np.cumsum(points.counts[order]) <= rule.fraction * points.n_weights
-    worst = np.zeros(len(points), np.bool_)
-    worst[order[affordable & (errors[order] > 0)]] = True
-    return worst
+    n_affordable = int(affordable.sum())
+    return float(errors[order[min(n_affordable, len(order) - 1)]])

@@ -1,0 +1,33 @@
+"""Models by hub id, through huggingface_hub and its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isotone.errors import InputError
+
+_WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "README*")
+_UNWANTED = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*")
+
+
+def download(hub_id: str) -> Path:
+    """The directory of a model in the hub's cache, fetched where it is not there yet.
+
+    hub_id: `org/name`, or `org/name@revision`. Raises InputError, with the hub's own reason.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from httpx import HTTPError
+
+    name, _, revision = hub_id.partition("@")
+    try:
+        directory = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=list(_WANTED),
+            ignore_patterns=list(_UNWANTED),
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{hub_id}: no such path here, and the hub says: {reason}") from error
+    return Path(directory)

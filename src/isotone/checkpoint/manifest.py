@@ -1,0 +1,176 @@
+"""The record of a compressed directory: what each tensor is, where it came from, how to check it.
+
+The manifest carries a digest of itself over its canonical text, and is refused unless it is that
+text byte for byte; it carries a hash of every other file. So no byte of the directory can change
+unnoticed. All hashes are BLAKE3, in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from blake3 import blake3
+
+from isotone.checkpoint.source import DTYPE_BYTES
+from isotone.errors import FormatError
+
+MANIFEST_FILE = "isotone.json"
+FORMAT_VERSION = 1
+QUANT_METHOD = "isotone"
+
+_HASH_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class ClusteredRecord:
+    """One clustered tensor.
+
+    file: the shard that holds its arrays. n_matrices: 1, or the height of the stack.
+    k: centroids of each codebook, at most what was asked for.
+    stored_bytes: all of its arrays. entropy_bits: of its ranks, per weight.
+    distortion: sum of squared errors of the restored weights; relative_distortion divides by the
+        sum of squares about the mean (of each matrix). optimality_gap: see points.optimality_gap.
+    mean, standard_deviation: of all its weights.
+    source_hash, decoded_hash: of the dense bytes that went in, and that come back.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    n_matrices: int
+    k: int
+    n_protected: int
+    stored_bytes: int
+    entropy_bits: float
+    distortion: float
+    relative_distortion: float
+    optimality_gap: float
+    mean: float
+    standard_deviation: float
+    source_hash: str
+    decoded_hash: str
+
+    @property
+    def n_weights(self) -> int:
+        """Weights."""
+        return math.prod(self.shape)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return self.n_weights * DTYPE_BYTES[self.dtype]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Measured: all bytes of its arrays."""
+        return 8 * self.stored_bytes / self.n_weights
+
+
+@dataclass(frozen=True)
+class KeptRecord:
+    """One tensor stored bit for bit, and why.
+
+    tied_to: the tensor that it repeats, if any; such a tensor is not stored a second time, and
+    `file` is empty.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    reason: str
+    source_hash: str
+    tied_to: str | None = None
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Any other file of the directory, and every shard."""
+
+    name: str
+    n_bytes: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole record. arguments: how the directory was made. source_bytes: of weight files."""
+
+    isotone_version: str
+    arguments: dict[str, Any]
+    source_bytes: int
+    clustered: tuple[ClusteredRecord, ...]
+    kept: tuple[KeptRecord, ...]
+    files: tuple[FileRecord, ...]
+
+    def to_text(self) -> str:
+        """The canonical text, digest included."""
+        body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return _canonical({**body, "digest": blake3(_canonical(body).encode()).hexdigest()})
+
+    @property
+    def digest(self) -> str:
+        """What identifies the directory: a healed or edited model names its base by this."""
+        digest: str = json.loads(self.to_text())["digest"]
+        return digest
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read and check the manifest of a directory; raises FormatError."""
+        path = directory / MANIFEST_FILE
+        try:
+            text = path.read_text("utf-8")
+            body = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise FormatError(f"{path}: cannot be read: {error}") from error
+        version = body.get("format_version") if isinstance(body, dict) else None
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"{path}: has format version {version!r}; this isotone reads {FORMAT_VERSION}; "
+                "install the isotone that wrote it"
+            )
+        try:
+            manifest = cls(
+                isotone_version=body["isotone_version"],
+                arguments=body["arguments"],
+                source_bytes=body["source_bytes"],
+                clustered=tuple(ClusteredRecord(**_shaped(r)) for r in body["clustered"]),
+                kept=tuple(KeptRecord(**_shaped(r)) for r in body["kept"]),
+                files=tuple(FileRecord(**record) for record in body["files"]),
+            )
+            intact = manifest.to_text() == text
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: is damaged: {error!r}") from error
+        if not intact:
+            raise FormatError(f"{path}: was changed after it was written; its digest does not fit")
+        return manifest
+
+
+def hash_file(path: Path) -> str:
+    """The hash of a file's bytes, read in pieces; raises FormatError where it cannot be read."""
+    hasher = blake3()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_HASH_BYTES):
+                hasher.update(piece)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+    return hasher.hexdigest()
+
+
+def _shaped(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "shape": tuple(record["shape"])}
+
+
+def _canonical(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

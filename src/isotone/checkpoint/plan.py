@@ -1,0 +1,244 @@
+"""What happens to each tensor of a checkpoint, decided before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from isotone.checkpoint.source import Source, TensorInfo
+from isotone.codec.packed import PackedLayout
+from isotone.core.cluster import check_k
+from isotone.core.float_format import FloatFormat
+from isotone.core.protection import Protection
+from isotone.errors import InputError
+
+SHARD_BYTES = 4 << 30
+"""Dense bytes that one shard of the output stands for; work that is lost when killed."""
+
+_SMALLEST_STACKED_AXIS = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a matrix is clustered."""
+
+    k: int = 16
+    protect: Protection = Protection()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Settings for the tensors that a glob matches: `GLOB:k=64,protect=off`."""
+
+    glob: str
+    changes: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Read a rule; raises InputError where it is not one."""
+        glob, colon, pairs = text.rpartition(":")
+        changes = tuple(tuple(pair.strip().split("=", 1)) for pair in pairs.split(","))
+        if not colon or not glob or any(len(change) != 2 for change in changes):
+            raise InputError(f"set is {text!r}; expected GLOB:k=64 or GLOB:k=64,protect=off")
+        rule = cls(glob, changes)  # type: ignore[arg-type]
+        rule.apply(Settings())
+        return rule
+
+    def apply(self, settings: Settings) -> Settings:
+        """The settings with this rule's changes; raises InputError for values out of range."""
+        for key, value in self.changes:
+            if key == "k":
+                settings = replace(settings, k=parse_k(value))
+            elif key == "protect":
+                settings = replace(settings, protect=Protection.parse(value))
+            else:
+                raise InputError(f"set {self.glob!r}: {key!r} is not a setting; expected k, protect")
+        return settings
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """A tensor to be clustered: a matrix, or a stack of n_matrices."""
+
+    tensor: TensorInfo
+    settings: Settings
+    n_matrices: int
+
+    @property
+    def layout(self) -> PackedLayout:
+        """How its ranks will be packed, for codebooks of full length."""
+        return PackedLayout(
+            self.tensor.shape, FloatFormat(self.tensor.dtype), self.settings.k, self.n_matrices
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor to be stored bit for bit, and why."""
+
+    tensor: TensorInfo
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A tensor that is the same, byte for byte, as another one and tied to it by the model's
+    config: stored once, under the name of the other."""
+
+    tensor: TensorInfo
+    to: str
+
+
+TensorPlan = Clustered | Kept | Tied
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the output."""
+
+    name: str
+    clustered: tuple[Clustered, ...]
+    kept: tuple[Kept, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Dense bytes."""
+        return sum(item.tensor.n_bytes for item in (*self.clustered, *self.kept))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tensors are clustered, and how: globs on names, with or without `.weight`."""
+
+    settings: Settings = Settings()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+def plan_tensors(
+    source: Source, selection: Selection, tied: Mapping[str, str]
+) -> list[TensorPlan]:
+    """Decide for each tensor, in the order of the source.
+
+    tied: for each tensor that repeats another one, the name of the other.
+
+    Raises InputError where nothing would be clustered, and for an include, exclude or set that
+    matches no tensor it could act on.
+    """
+    plans: list[TensorPlan] = [
+        Tied(tensor, tied[tensor.name])
+        if tensor.name in tied
+        else _plan_tensor(tensor, selection)
+        for tensor in source.tensors
+    ]
+    candidates = [t.name for t in source.tensors if reason_to_keep(t) is None]
+    chosen = [plan.tensor.name for plan in plans if isinstance(plan, Clustered)]
+    for option, globs, names in (
+        ("include", selection.include, candidates),
+        ("exclude", selection.exclude, [t.name for t in source.tensors]),
+        ("set", [rule.glob for rule in selection.rules], chosen),
+    ):
+        for glob in globs:
+            if not any(_matches(name, glob) for name in names):
+                example = f", for example {candidates[0]}" if candidates else ""
+                raise InputError(
+                    f"{option} {glob!r} matches none of the {len(names)} tensors it could act "
+                    f"on{example}"
+                )
+    if not chosen:
+        raise InputError(f"none of the {len(plans)} tensors would be clustered; nothing to do")
+    return plans
+
+
+def plan_shards(plans: Sequence[TensorPlan], shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+    """Group tensors, in order, into files."""
+    groups: list[list[Clustered | Kept]] = [[]]
+    size = 0
+    for plan in plans:
+        if isinstance(plan, Tied):
+            continue
+        if groups[-1] and size + plan.tensor.n_bytes > shard_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(plan)
+        size += plan.tensor.n_bytes
+    return [
+        Shard(
+            shard_name(i, len(groups)),
+            tuple(plan for plan in group if isinstance(plan, Clustered)),
+            tuple(plan for plan in group if isinstance(plan, Kept)),
+        )
+        for i, group in enumerate(groups)
+    ]
+
+
+def shard_name(i: int, n: int) -> str:
+    """The file name of shard i of n, as transformers names them."""
+    return "model.safetensors" if n == 1 else f"model-{i + 1:05}-of-{n:05}.safetensors"
+
+
+def parse_k(text: str) -> int:
+    """Read a number of centroids; raises InputError."""
+    try:
+        k = int(text)
+    except ValueError:
+        raise InputError(f"k is {text!r}; expected a number from 2 to 256") from None
+    check_k(k)
+    return k
+
+
+def reason_to_keep(tensor: TensorInfo) -> str | None:
+    """Why a tensor is no weight matrix to cluster, or None where it is one.
+
+    Names are looked at for what shapes cannot tell: norms and biases with two axes.
+    """
+    if tensor.dtype not in {float_format.value for float_format in FloatFormat}:
+        return f"dtype {tensor.dtype}"
+    if sum(axis > 1 for axis in tensor.shape) < 2 or tensor.n_weights == 0:
+        return "not a matrix"
+    *modules, parameter = tensor.name.split(".")
+    if "bias" in parameter:
+        return "bias"
+    owner = (modules[-1] if modules and parameter == "weight" else parameter).lower()
+    if "norm" in owner or owner.startswith("ln_"):
+        return "norm"
+    return None
+
+
+def n_matrices(tensor: TensorInfo) -> int:
+    """The height of a stack of matrices (fused experts), or 1.
+
+    A convolution over one axis has three axes too, the last of them a few weights long.
+    """
+    if len(tensor.shape) != 3 or "conv" in tensor.name.lower():
+        return 1
+    is_stack = "expert" in tensor.name or min(tensor.shape[1:]) >= _SMALLEST_STACKED_AXIS
+    return tensor.shape[0] if is_stack else 1
+
+
+def _plan_tensor(tensor: TensorInfo, selection: Selection) -> Clustered | Kept:
+    reason = reason_to_keep(tensor)
+    if reason is not None:
+        return Kept(tensor, reason)
+    included = not selection.include or any(_matches(tensor.name, g) for g in selection.include)
+    if not included or any(_matches(tensor.name, glob) for glob in selection.exclude):
+        return Kept(tensor, "excluded")
+    settings = selection.settings
+    for rule in selection.rules:
+        if _matches(tensor.name, rule.glob):
+            settings = rule.apply(settings)
+    plan = Clustered(tensor, settings, n_matrices(tensor))
+    if _fixed_width_bytes(plan.layout) >= tensor.n_bytes:
+        return Kept(tensor, "too small to gain")
+    return plan
+
+
+def _fixed_width_bytes(layout: PackedLayout) -> int:
+    ranks = layout.n_matrices * layout.matrix_weights * max(1, (layout.k - 1).bit_length()) // 8
+    return layout.header_bytes + ranks + 4 * layout.n_matrices * layout.k
+
+
+def _matches(name: str, glob: str) -> bool:
+    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)

@@ -1,0 +1,157 @@
+"""An output directory that appears complete or not at all, and whose making can be resumed.
+
+Work happens in OUT.partial beside OUT. A finished part is renamed to its final name there, and
+only then is its record written; a part without a record was not finished. When all is done the
+directory is renamed to OUT. The job (arguments and identity of the source) is written first: work
+is resumed only for the same job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from isotone.errors import InputError
+
+MARKER_FILE = ".isotone"
+"""In every directory that isotone published: only those are ever overwritten."""
+
+_JOB_FILE = ".job.json"
+_LOCK_FILE = ".lock"
+
+
+class Staging:
+    """The directory OUT.partial of one running job."""
+
+    def __init__(self, out: Path, partial: Path, lock: TextIO) -> None:
+        self.out, self.directory, self._lock = out, partial, lock
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Staging]:
+        """Begin or resume a job.
+
+        Raises InputError where OUT exists (unless overwrite), where OUT.partial belongs to another
+        job (unless overwrite) or to a running one, and for anything that cannot be written.
+        """
+        out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link at OUT)
+        partial = out.with_name(out.name + ".partial")
+        with writing(out):
+            _refuse_existing(out, overwrite=overwrite)
+            partial.mkdir(parents=True, exist_ok=True)
+            with (partial / _LOCK_FILE).open("w") as lock:
+                _take(lock, partial)
+                _adopt(partial, job, overwrite=overwrite)
+                yield cls(out, partial, lock)
+
+    def record(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
+        """What `finish` recorded for a part, or None where it is not finished."""
+        record = self.directory / f".{name}.json"
+        if not record.exists() or not (self.directory / name).exists():
+            return None
+        return json.loads(record.read_text("utf-8"))
+
+    def scratch(self, name: str) -> Path:
+        """Where to write a part before it is finished."""
+        return self.directory / f".{name}.tmp"
+
+    def finish(self, name: str, record: Any) -> None:  # noqa: ANN401 (JSON)
+        """Give a part its name, then note that it is finished."""
+        self.scratch(name).rename(self.directory / name)
+        self.write(f".{name}.json", json.dumps(record).encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(path.name + ".tmp")
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(path)
+
+    def publish(self) -> None:
+        """Turn OUT.partial into OUT, in place of an older OUT where overwriting."""
+        for path in self.directory.glob(".*"):
+            path.unlink()
+        (self.directory / MARKER_FILE).write_text("written by isotone\n", "utf-8")
+        old = self.out.with_name(self.out.name + ".old")
+        if self.out.exists() or self.out.is_symlink():
+            _remove(old)
+            self.out.rename(old)
+        self.directory.rename(self.out)
+        _remove(old)
+        descriptor = os.open(self.out.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise InputError(
+            f"{where}: cannot be written: {error.strerror}; nothing was published, what is "
+            "finished is kept: mend it and run the same command again"
+        ) from error
+
+
+def _refuse_existing(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not overwrite:
+        raise InputError(f"{out}: exists; choose another OUT, or give --overwrite")
+    if not (out / MARKER_FILE).is_file():
+        raise InputError(
+            f"{out}: was not written by isotone, so --overwrite does not replace it; "
+            "choose another OUT"
+        )
+
+
+def _take(lock: TextIO, partial: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{partial}: another isotone is at work there; wait for it") from None
+
+
+def _adopt(partial: Path, job: dict[str, Any], *, overwrite: bool) -> None:
+    text = json.dumps(job, sort_keys=True, indent=1)
+    job_file = partial / _JOB_FILE
+    if job_file.exists() and job_file.read_text("utf-8") != text and not overwrite:
+        raise InputError(
+            f"{partial}: holds unfinished work from another source, other arguments or another "
+            f"isotone ({_difference(job_file, job)}); run that command again to finish it, or "
+            "give --overwrite to drop it"
+        )
+    if not job_file.exists() or job_file.read_text("utf-8") != text:
+        for path in partial.iterdir():
+            if path.name != _LOCK_FILE:
+                _remove(path)
+        job_file.write_text(text, "utf-8")
+
+
+def _difference(job_file: Path, job: dict[str, Any]) -> str:
+    try:
+        old = json.loads(job_file.read_text("utf-8"))
+    except ValueError:
+        return "its record is damaged"
+    keys = [key for key in {**old, **job} if old.get(key) != job.get(key)]
+    return "; ".join(f"{key} was {old.get(key)}, is {job.get(key)}" for key in keys)[:300]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""Tasks on this machine's cores, as threads: the work is native code that releases the GIL."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Progress(Protocol):
+    """Told how far long work has come."""
+
+    def begin(self, what: str, total_bytes: int) -> None:
+        """A stage of a known size begins."""
+        ...
+
+    def advance(self, n_bytes: int) -> None:
+        """So much more of it is done."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def begin(self, what: str, total_bytes: int) -> None:
+        pass
+
+    def advance(self, n_bytes: int) -> None:
+        pass
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """A pool of threads, and results in the order of the tasks, however they finish."""
+
+    def __init__(self, pool: ThreadPoolExecutor, n_workers: int) -> None:
+        self._pool, self.n_workers = pool, n_workers
+
+    @classmethod
+    @contextmanager
+    def start(cls, n_workers: int) -> Iterator[Workers]:
+        """A pool for the length of a `with`; when that ends early, waiting tasks are dropped."""
+        pool = ThreadPoolExecutor(n_workers, thread_name_prefix="isotone")
+        try:
+            yield cls(pool, n_workers)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def map(
+        self, task: Callable[[Item], Result], items: Iterable[Item], ahead: int
+    ) -> Iterator[Result]:
+        """Results of `task` for each item, in order, with up to `ahead` tasks under way.
+
+        Items are drawn only as there is room, so memory is bounded by `ahead` tasks whatever the
+        number of items, and items may themselves come from another `map`.
+        """
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(self._pool.submit(task, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

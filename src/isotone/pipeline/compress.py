@@ -1,0 +1,284 @@
+"""Compress a checkpoint: plan everything, then stream one shard at a time."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from isotone.checkpoint.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    QUANT_METHOD,
+    ClusteredRecord,
+    FileRecord,
+    KeptRecord,
+    Manifest,
+    hash_file,
+)
+from isotone.checkpoint.model_directory import CONFIG_FILE
+from isotone.checkpoint.plan import (
+    Rule,
+    Selection,
+    Settings,
+    Shard,
+    Tied,
+    plan_shards,
+    plan_tensors,
+)
+from isotone.checkpoint.source import Source
+from isotone.checkpoint.staging import Staging, writing
+from isotone.checkpoint.tying import find_tied
+from isotone.core.cluster import check_k
+from isotone.core.protection import Protection
+from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.errors import InputError
+from isotone.pipeline.compress_shard import compress_shard
+from isotone.pipeline.open_source import open_source
+
+INDEX_FILE = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class CompressSummary:
+    """What compressing a model came to.
+
+    bits_per_weight: all bytes that the clustered weights take on disk, times 8, by their number.
+    relative_distortion: squared error of all clustered weights over their squares about the means.
+    coverage: the share of the model's dense bytes that is clustered.
+    """
+
+    bits_per_weight: float
+    n_weights: int
+    n_tensors: int
+    n_kept: int
+    n_protected: int
+    coverage: float
+    relative_distortion: float
+    source_bytes: int
+    output_bytes: int
+    seconds: float
+    peak_rss_bytes: int
+
+
+def compress(
+    model: str | Path,
+    out: str | Path,
+    *,
+    k: int = 16,
+    protect: str = "auto",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> CompressSummary:
+    """Cluster the weight matrices of a model into a new directory.
+
+    model: a model directory, a .safetensors or .gguf file, or a hub id.
+    out: a directory that does not exist yet (or is isotone's own, with overwrite).
+    k: centroids of each matrix, 2 to 256. protect: auto, off, or a fraction of the weights.
+    include, exclude: globs of tensor names. settings: `GLOB:k=64,protect=off`, later ones win.
+    workers: threads; the cores of this process by default. The output does not depend on it.
+
+    Killed and called again with the same arguments, it goes on after the last finished shard.
+    Raises InputError and FormatError. Memory is set by workers, not by the model.
+    """
+    started = time.monotonic()
+    selection = Selection(
+        Settings(k, Protection.parse(protect)),
+        tuple(include),
+        tuple(exclude),
+        tuple(Rule.parse(text) for text in settings),
+    )
+    check_k(k)
+    n_workers = _check_workers(workers)
+    source = open_source(model)
+    _refuse_quantized(source, model)
+    _refuse_same_place(Path(model), Path(out))
+    progress = progress or Silent()
+    plans = plan_tensors(source, selection, find_tied(source))
+    shards = plan_shards(plans)
+    job = {
+        "isotone": version("isotone"),
+        "arguments": _arguments(k, protect, include, exclude, settings),
+        "source": source.identity(),
+    }
+    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+        records = _compress_shards(source, shards, staging, n_workers, progress)
+        tied = [plan for plan in plans if isinstance(plan, Tied)]
+        manifest = _assemble(source, shards, records, tied, job, staging)
+        with writing(staging.out):
+            staging.publish()
+    return summarise(manifest, Path(out), time.monotonic() - started)
+
+
+def summarise(manifest: Manifest, directory: Path, seconds: float) -> CompressSummary:
+    """Totals over a manifest, and the size of the directory it describes."""
+    n_weights = sum(record.n_weights for record in manifest.clustered)
+    squares = sum(
+        record.distortion / record.relative_distortion
+        for record in manifest.clustered
+        if record.relative_distortion
+    )
+    distortion = sum(record.distortion for record in manifest.clustered)
+    dense = sum(r.dense_bytes for r in manifest.clustered)
+    kept = [record for record in manifest.kept if record.tied_to is None]
+    return CompressSummary(
+        bits_per_weight=8 * sum(r.stored_bytes for r in manifest.clustered) / n_weights,
+        n_weights=n_weights,
+        n_tensors=len(manifest.clustered),
+        n_kept=len(kept),
+        n_protected=sum(r.n_protected for r in manifest.clustered),
+        coverage=dense / (dense + sum(r.dense_bytes for r in kept)),
+        relative_distortion=distortion / squares if squares else 0.0,
+        source_bytes=manifest.source_bytes,
+        output_bytes=sum(p.stat().st_size for p in directory.rglob("*") if p.is_file()),
+        seconds=seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _check_workers(workers: int | None) -> int:
+    if workers is None:
+        return available_cores()
+    if not 1 <= workers <= 1024:
+        raise InputError(f"workers is {workers}; expected 1 to 1024 threads")
+    return workers
+
+
+def _refuse_quantized(source: Source, model: str | Path) -> None:
+    quantization = source.config.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise InputError(
+            f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
+            "its original weights"
+        )
+
+
+def _refuse_same_place(model: Path, out: Path) -> None:
+    if model.exists() and (model.resolve() == out.resolve() or model.resolve() in out.resolve().parents):
+        raise InputError(f"{out}: is the model itself or lies in it; choose another OUT")
+
+
+def _arguments(
+    k: int,
+    protect: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    settings: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "k": k,
+        "protect": str(Protection.parse(protect)),
+        "include": list(include),
+        "exclude": list(exclude),
+        "set": list(settings),
+    }
+
+
+def _compress_shards(
+    source: Source, shards: list[Shard], staging: Staging, n_workers: int, progress: Progress
+) -> list[dict[str, Any]]:
+    records = []
+    progress.begin("compressing", sum(shard.n_bytes for shard in shards))
+    before = source.identity()
+    for shard in shards:
+        record = staging.record(shard.name)
+        if record is None:
+            scratch = staging.scratch(shard.name)
+            with Workers.start(n_workers) as workers:
+                record = compress_shard(source, shard, scratch, workers, progress)
+            if source.identity() != before:
+                scratch.unlink()
+                raise InputError("the model's files changed while they were read; run it again")
+            record["hash"] = hash_file(scratch)
+            record["n_bytes"] = scratch.stat().st_size
+            staging.finish(shard.name, record)
+        else:
+            progress.advance(shard.n_bytes)
+        records.append(record)
+    return records
+
+
+def _assemble(
+    source: Source,
+    shards: list[Shard],
+    records: list[dict[str, Any]],
+    tied: list[Tied],
+    job: dict[str, Any],
+    staging: Staging,
+) -> Manifest:
+    """Write everything that is not a shard; the manifest last."""
+    clustered = [_record(ClusteredRecord, r) for record in records for r in record["clustered"]]
+    kept = [_record(KeptRecord, r) for record in records for r in record["kept"]]
+    by_name = {record.name: record for record in (*clustered, *kept)}
+    for plan in tied:
+        origin = by_name[plan.to]
+        tensor = plan.tensor
+        kept.append(
+            KeptRecord(
+                tensor.name, tensor.dtype, tensor.shape, "", "tied", origin.source_hash, plan.to
+            )
+        )
+    files = [
+        FileRecord(shard.name, record["n_bytes"], record["hash"])
+        for shard, record in zip(shards, records, strict=True)
+    ]
+    small = {companion.name: companion.content for companion in source.companions}
+    small[CONFIG_FILE] = _config(source)
+    if len(shards) > 1:
+        small[INDEX_FILE] = _index(shards, records, staging.directory)
+    for name, content in sorted(small.items()):
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        staging.write(name, data)
+        files.append(FileRecord(name, len(data), blake3(data).hexdigest()))
+    manifest = Manifest(
+        isotone_version=job["isotone"],
+        arguments=job["arguments"],
+        source_bytes=source.n_bytes,
+        clustered=tuple(clustered),
+        kept=tuple(kept),
+        files=tuple(files),
+    )
+    staging.write(MANIFEST_FILE, manifest.to_text().encode())
+    return manifest
+
+
+def _record(kind: type[Any], content: dict[str, Any]) -> Any:  # noqa: ANN401
+    return kind(**{**content, "shape": tuple(content["shape"])})
+
+
+def _config(source: Source) -> bytes:
+    quantization = {"quant_method": QUANT_METHOD, "format_version": FORMAT_VERSION}
+    config = {**source.config, "quantization_config": quantization}
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _index(shards: list[Shard], records: list[dict[str, Any]], directory: Path) -> bytes:
+    """Where each stored array lies, as transformers looks it up."""
+    from isotone.checkpoint.safetensors_file import SafetensorsFile
+
+    files = [SafetensorsFile.open(directory / shard.name) for shard in shards]
+    weight_map = {t.name: f.path.name for f in files for t in f.tensors}
+    index = {
+        "metadata": {"total_size": sum(t.n_bytes for f in files for t in f.tensors)},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    return (json.dumps(index, indent=2) + "\n").encode()

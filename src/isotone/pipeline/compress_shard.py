@@ -1,0 +1,188 @@
+"""One shard: read, count, solve, assign, code and write, all at once on all cores.
+
+Two stages run side by side in one pool. The first reads a whole matrix in pieces and chooses its
+codebook; the second reads it again (from the page cache, mostly) and turns each piece into coded
+chunks. Pieces come back in order and are written as they come, so memory holds a few pieces for
+each worker, whatever the size of a tensor, and the bytes written do not depend on the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.plan import Clustered, Kept, Shard
+from isotone.checkpoint.shard_writer import ShardWriter
+from isotone.checkpoint.source import DTYPE_BYTES, Source
+from isotone.codec.arrays import SUFFIXES
+from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
+from isotone.core.clustered_tensor import ClusteredTensor, restore
+from isotone.core.fit import Fit, fit
+from isotone.core.float_format import Bits, FloatFormat
+from isotone.engine.local import Progress, Workers
+from isotone.pipeline.tensor_sink import Piece, SmallArray, TensorSink
+
+PIECE_WEIGHTS = 16 * CHUNK_WEIGHTS
+"""Weights that are read, coded and written as one: 8 MiB of bfloat16."""
+
+
+def compress_shard(
+    source: Source, shard: Shard, path: Path, workers: Workers, progress: Progress
+) -> dict[str, Any]:
+    """Write one shard and describe its tensors, as the JSON of their records.
+
+    Raises InputError and FormatError for weights that cannot be clustered or read, OSError where
+    the shard cannot be written; no file is left then.
+    """
+    expected = [(c.tensor.name + suffix, 2) for c in shard.clustered for suffix in SUFFIXES]
+    expected += [(kept.tensor.name, len(kept.tensor.shape)) for kept in shard.kept]
+    clustered: list[ClusteredRecord] = []
+    kept: list[KeptRecord] = []
+    small: list[SmallArray] = []
+    with ShardWriter(path, expected) as writer:
+        by_width = sorted(shard.kept, key=lambda item: -DTYPE_BYTES[item.tensor.dtype])
+        wide = [item for item in by_width if DTYPE_BYTES[item.tensor.dtype] >= ALIGNMENT]
+        for item in wide:
+            kept.append(_copy(source, item, shard.name, writer, progress))
+        for sink in _cluster(source, shard, writer, workers, progress):
+            clustered.append(sink.record)
+            small += sink.small
+        rest = [(array.itemsize, array) for array in small]
+        rest += [(DTYPE_BYTES[item.tensor.dtype], item) for item in by_width[len(wide) :]]
+        for _, entry in sorted(rest, key=lambda pair: -pair[0]):
+            if isinstance(entry, Kept):
+                kept.append(_copy(source, entry, shard.name, writer, progress))
+            else:
+                writer.add(entry.name, entry.tag, entry.array)
+        writer.finish()
+    return {"clustered": [asdict(r) for r in clustered], "kept": [asdict(r) for r in kept]}
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One matrix to cluster: a tensor, or one of its stack."""
+
+    plan: Clustered
+    index: int
+
+    @property
+    def start(self) -> int:
+        """Its first weight in the flattened tensor."""
+        return self.index * self.plan.layout.matrix_weights
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run of weights, start to stop of one matrix, to be coded."""
+
+    matrix: _Matrix
+    fit: Fit
+    start: int
+    stop: int
+
+    @property
+    def opens_matrix(self) -> bool:
+        return self.start == 0
+
+    @property
+    def closes_tensor(self) -> bool:
+        layout = self.matrix.plan.layout
+        last_matrix = self.matrix.index == layout.n_matrices - 1
+        return last_matrix and self.stop == layout.matrix_weights
+
+
+def _cluster(
+    source: Source, shard: Shard, writer: ShardWriter, workers: Workers, progress: Progress
+) -> Iterator[TensorSink]:
+    """Write the packed array of each tensor; yields what remains to be written and recorded."""
+    matrices = (
+        _Matrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
+    )
+    fits = workers.map(lambda m: (m, _fit(source, m)), matrices, ahead=workers.n_workers + 1)
+    pieces = workers.map(
+        lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * workers.n_workers
+    )
+    sink: TensorSink | None = None
+    for job, piece in pieces:
+        if sink is None:
+            sink = TensorSink(job.matrix.plan, shard.name, writer)
+        if job.opens_matrix:
+            sink.add_fit(job.fit)
+        sink.add_piece(piece)
+        progress.advance(len(piece.source))
+        if job.closes_tensor:
+            sink.finish()
+            yield sink
+            sink = None
+
+
+def _fit(source: Source, matrix: _Matrix) -> Fit:
+    plan = matrix.plan
+    float_format = FloatFormat(plan.tensor.dtype)
+    begin, end = matrix.start, matrix.start + plan.layout.matrix_weights
+
+    def chunks() -> Iterator[Bits]:
+        for start in range(begin, end, PIECE_WEIGHTS):
+            stop = min(start + PIECE_WEIGHTS, end)
+            yield source.read(plan.tensor, start, stop).view(float_format.bits_dtype)
+
+    settings = plan.settings
+    return fit(chunks, float_format, settings.k, settings.protect, plan.tensor.name)
+
+
+def _jobs(fits: Iterable[tuple[_Matrix, Fit]]) -> Iterator[_Job]:
+    for matrix, found in fits:
+        n_weights = matrix.plan.layout.matrix_weights
+        for start in range(0, n_weights, PIECE_WEIGHTS):
+            yield _Job(matrix, found, start, min(start + PIECE_WEIGHTS, n_weights))
+
+
+def _encode(source: Source, job: _Job) -> Piece:
+    matrix, plan = job.matrix, job.matrix.plan
+    float_format = FloatFormat(plan.tensor.dtype)
+    dense = source.read(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+    bits = dense.view(float_format.bits_dtype)
+    ranks = np.empty(len(bits), np.uint8)
+    positions = job.fit.labeller.assign(bits, ranks)
+
+    restored = np.empty_like(bits)
+    tensor = ClusteredTensor((len(bits),), float_format, job.fit.codebook, ranks)
+    restore(tensor, 0, job.start, ranks, restored)
+    restored[positions] = bits[positions]
+
+    k = plan.settings.k if plan.n_matrices > 1 else len(job.fit.codebook)
+    coded = [
+        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], k)
+        for start in range(0, len(ranks), CHUNK_WEIGHTS)
+    ]
+    return Piece(
+        chunks=[data for data, _ in coded],
+        entries=[entry for _, entry in coded],
+        source=dense,
+        restored=restored,
+        positions=positions + (matrix.start + job.start),
+        values=bits[positions],
+    )
+
+
+def _copy(
+    source: Source, kept: Kept, file: str, writer: ShardWriter, progress: Progress
+) -> KeptRecord:
+    tensor, hasher = kept.tensor, blake3()
+    writer.begin(tensor.name, tensor.dtype, tensor.shape)
+    for start in range(0, tensor.n_weights, PIECE_WEIGHTS):
+        data = source.read(tensor, start, min(start + PIECE_WEIGHTS, tensor.n_weights))
+        hasher.update(data)
+        writer.write(data)
+        progress.advance(len(data))
+    writer.end()
+    return KeptRecord(
+        tensor.name, tensor.dtype, tensor.shape, file, kept.reason, hasher.hexdigest()
+    )

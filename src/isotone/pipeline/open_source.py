@@ -1,0 +1,48 @@
+"""Finds what a user means by MODEL."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from isotone.checkpoint.hub import download
+from isotone.checkpoint.model_directory import ModelDirectory, SingleFile
+from isotone.checkpoint.source import Source
+from isotone.errors import InputError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+
+
+def open_source(model: str | Path) -> Source:
+    """Open a model directory, a .safetensors or .gguf file, or a hub id (`org/name[@revision]`).
+
+    Raises InputError where it is none of these, and as the readers of each do.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return ModelDirectory(path)
+    if path.is_file():
+        return _open_file(path)
+    looks_local = str(model).startswith((".", "/", "~")) or path.suffix in {".safetensors", ".gguf"}
+    if not looks_local and _HUB_ID.fullmatch(str(model)):
+        return ModelDirectory(download(str(model)))
+    raise InputError(
+        f"{model}: no such file or directory; expected a model directory, a .safetensors or .gguf "
+        "file, or a hub id such as org/name"
+    )
+
+
+def _open_file(path: Path) -> Source:
+    if path.suffix == ".safetensors":
+        return SingleFile(path)
+    if path.suffix == ".gguf":
+        from isotone.models.gguf_import import open_gguf
+
+        return open_gguf(path)
+    if path.suffix in _PICKLE_SUFFIXES:
+        raise InputError(
+            f"{path}: is a pickle, which can run code and is not read; convert it with "
+            "transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW)"
+        )
+    raise InputError(f"{path}: expected a directory, a .safetensors or a .gguf file")
