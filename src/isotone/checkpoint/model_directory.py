@@ -17,6 +17,7 @@ from isotone.checkpoint.source import CompanionFile, TensorInfo
 from isotone.errors import FormatError, InputError
 
 CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}

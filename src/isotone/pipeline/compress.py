@@ -24,7 +24,7 @@ from isotone.checkpoint.manifest import (
     Manifest,
     hash_file,
 )
-from isotone.checkpoint.model_directory import CONFIG_FILE
+from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.plan import (
     Rule,
     Selection,
@@ -43,8 +43,6 @@ from isotone.engine.local import Progress, Silent, Workers, available_cores
 from isotone.errors import InputError
 from isotone.pipeline.compress_shard import compress_shard
 from isotone.pipeline.open_source import open_source
-
-INDEX_FILE = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -116,14 +114,15 @@ def compress(
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
         records = _compress_shards(source, shards, staging, n_workers, progress)
         tied = [plan for plan in plans if isinstance(plan, Tied)]
-        manifest = _assemble(source, shards, records, tied, job, staging)
+        _assemble(source, shards, records, tied, job, staging)
         with writing(staging.out):
             staging.publish()
-    return summarise(manifest, Path(out), time.monotonic() - started)
+    return summarise(Path(out), time.monotonic() - started)
 
 
-def summarise(manifest: Manifest, directory: Path, seconds: float) -> CompressSummary:
-    """Totals over a manifest, and the size of the directory it describes."""
+def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
+    """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
+    manifest = Manifest.read(directory)
     n_weights = sum(record.n_weights for record in manifest.clustered)
     squares = sum(
         record.distortion / record.relative_distortion
@@ -224,7 +223,7 @@ def _assemble(
     tied: list[Tied],
     job: dict[str, Any],
     staging: Staging,
-) -> Manifest:
+) -> None:
     """Write everything that is not a shard; the manifest last."""
     clustered = [_record(ClusteredRecord, r) for record in records for r in record["clustered"]]
     kept = [_record(KeptRecord, r) for record in records for r in record["kept"]]
@@ -258,7 +257,6 @@ def _assemble(
         files=tuple(files),
     )
     staging.write(MANIFEST_FILE, manifest.to_text().encode())
-    return manifest
 
 
 def _record(kind: type[Any], content: dict[str, Any]) -> Any:  # noqa: ANN401

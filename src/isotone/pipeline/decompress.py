@@ -1,0 +1,124 @@
+"""Turn a compressed directory back into plain safetensors that any tool loads."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.dense_shard import DenseShard
+from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.source import TensorInfo
+from isotone.checkpoint.staging import Staging, writing
+from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.errors import FormatError
+from isotone.pipeline.restore import restored
+
+Record = ClusteredRecord | KeptRecord
+
+
+@dataclass(frozen=True)
+class DecompressSummary:
+    """What decompressing came to."""
+
+    output_bytes: int
+    seconds: float
+    n_tensors: int
+
+
+def decompress(
+    directory: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DecompressSummary:
+    """Write the dense model that a compressed directory stands for.
+
+    Every tensor is held against its recorded hash on the way. Killed and called again, it goes on
+    after the last finished shard. Raises InputError and FormatError.
+    """
+    started = time.monotonic()
+    source = CompressedDirectory.open(Path(directory))
+    shards: dict[str, list[Record]] = {}
+    for record in (*source.manifest.clustered, *source.manifest.kept):
+        if record.file:
+            shards.setdefault(record.file, []).append(record)
+    job = {"decompress": source.manifest.digest}
+    progress = progress or Silent()
+    progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
+    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+        for name, records in shards.items():
+            if staging.record(name) is None:
+                _write_shard(source, records, staging.scratch(name), workers, progress)
+                staging.finish(name, {})
+            else:
+                progress.advance(sum(record.dense_bytes for record in records))
+        _copy_companions(source, staging)
+        staging.write(CONFIG_FILE, _plain_config(source))
+        if len(shards) > 1:
+            staging.write(INDEX_FILE, _index(shards))
+        with writing(staging.out):
+            staging.publish()
+    return DecompressSummary(
+        output_bytes=sum(p.stat().st_size for p in Path(out).rglob("*") if p.is_file()),
+        seconds=time.monotonic() - started,
+        n_tensors=sum(len(records) for records in shards.values()),
+    )
+
+
+def _write_shard(
+    source: CompressedDirectory,
+    records: list[Record],
+    path: Path,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
+
+    def write(record: Record) -> int:
+        offset = 0
+        for piece in restored(source, record):
+            shard.write(record.name, offset, piece)
+            offset += len(piece)
+        return offset
+
+    try:
+        with Workers.start(workers or available_cores()) as pool:
+            for n_bytes in pool.map(write, records, ahead=2 * pool.n_workers):
+                progress.advance(n_bytes)
+        shard.finish()
+    except BaseException:
+        shard.close()
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _copy_companions(source: CompressedDirectory, staging: Staging) -> None:
+    """The tokenizer and the like; not what describes the compressed form."""
+    shards = {record.file for record in (*source.manifest.clustered, *source.manifest.kept)}
+    for record in source.manifest.files:
+        if record.name in shards | {CONFIG_FILE, INDEX_FILE}:
+            continue
+        path = source.path / record.name
+        try:
+            staging.write(record.name, path.read_bytes())
+        except FileNotFoundError as error:
+            raise FormatError(f"{path}: is named by the manifest and is missing") from error
+
+
+def _plain_config(source: CompressedDirectory) -> bytes:
+    config = {key: v for key, v in source.config.items() if key != "quantization_config"}
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _index(shards: dict[str, list[Record]]) -> bytes:
+    index = {
+        "metadata": {"total_size": sum(r.dense_bytes for rs in shards.values() for r in rs)},
+        "weight_map": {r.name: name for name, records in shards.items() for r in records},
+    }
+    return (json.dumps(index, indent=2) + "\n").encode()

@@ -1,0 +1,156 @@
+"""Check that a compressed directory is whole, and that it is what its source became."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+
+from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.manifest import (
+    MANIFEST_FILE,
+    ClusteredRecord,
+    FileRecord,
+    KeptRecord,
+    hash_file,
+)
+from isotone.checkpoint.source import Source, TensorInfo
+from isotone.core.float_format import FloatFormat
+from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.errors import FormatError, InputError
+from isotone.pipeline.open_source import open_source
+from isotone.pipeline.restore import restored
+
+DISTORTION_TOLERANCE = 1e-9
+"""Relative: the recorded distortion is summed over distinct values, this one over weights."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: one line for each check that failed."""
+
+    failures: tuple[str, ...]
+    n_tensors: int
+    n_files: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+
+def verify(
+    directory: str | Path,
+    *,
+    against: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Decode everything and check every hash.
+
+    against: the dense model that the directory was made from. With it, tensors stored bit for bit
+    are compared with the source, the source of each clustered one is hashed, its distortion is
+    measured anew, and the files that went along are compared.
+
+    Raises InputError where the directory is none of isotone's or the source cannot be opened;
+    whatever else is wrong is a failure in the result.
+    """
+    path = Path(directory)
+    if not (path / MANIFEST_FILE).is_file():
+        raise InputError(f"{path}: has no isotone.json; expected a directory isotone compress wrote")
+    source = None if against is None else open_source(against)
+    try:
+        opened = CompressedDirectory.open(path)
+    except FormatError as error:
+        return Verification((str(error),), 0, 0)
+    progress = progress or Silent()
+    records = [*opened.manifest.clustered, *opened.manifest.kept]
+    stored = [record for record in records if isinstance(record, ClusteredRecord) or record.file]
+    progress.begin("verifying", sum(record.dense_bytes for record in stored))
+    failures: list[str] = []
+    with Workers.start(workers or available_cores()) as pool:
+        ahead = 2 * pool.n_workers
+        for problem in pool.map(lambda f: _check_file(path, f), opened.manifest.files, ahead):
+            failures += problem
+        check = _Check(opened, source)
+        for record, problem in zip(stored, pool.map(check, stored, ahead), strict=True):
+            failures += problem
+            progress.advance(record.dense_bytes)
+    if source is not None:
+        failures += _compare_inventory(opened, source)
+    return Verification(tuple(failures), len(stored), len(opened.manifest.files))
+
+
+def _check_file(path: Path, record: FileRecord) -> list[str]:
+    try:
+        same = hash_file(path / record.name) == record.hash
+    except FormatError as error:
+        return [str(error)]
+    return [] if same else [f"{path / record.name}: was changed after it was written"]
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Decodes one tensor, beside its source where there is one."""
+
+    directory: CompressedDirectory
+    source: Source | None
+
+    def __call__(self, record: ClusteredRecord | KeptRecord) -> list[str]:
+        try:
+            if self.source is None:
+                for _ in restored(self.directory, record):
+                    pass
+                return []
+            return list(self._compare(record, self.source))
+        except (FormatError, InputError) as error:
+            return [str(error)]
+
+    def _compare(self, record: ClusteredRecord | KeptRecord, source: Source) -> Iterator[str]:
+        tensor = TensorInfo(record.name, record.dtype, record.shape)
+        if tensor not in source.tensors:
+            yield f"{record.name}: the source has no such tensor of {record.dtype} {record.shape}"
+            return
+        clustered = isinstance(record, ClusteredRecord)
+        hasher, distortion, start = blake3(), 0.0, 0
+        for piece in restored(self.directory, record):
+            stop = start + len(piece) * tensor.n_weights // max(tensor.n_bytes, 1)
+            dense = source.read(tensor, start, stop)
+            hasher.update(dense)
+            if clustered:
+                distortion += _squared_error(dense, piece, FloatFormat(record.dtype))
+            start = stop
+        if hasher.hexdigest() != record.source_hash:
+            yield f"{record.name}: the source is not the one that was compressed"
+        elif clustered and not np.isclose(
+            distortion, record.distortion, rtol=DISTORTION_TOLERANCE, atol=0.0
+        ):
+            yield f"{record.name}: distortion is {distortion:g}, recorded {record.distortion:g}"
+
+
+def _squared_error(
+    dense: np.ndarray, restored_bytes: np.ndarray, float_format: FloatFormat
+) -> float:
+    before = float_format.widen(dense.view(float_format.bits_dtype)).astype(np.float64)
+    after = float_format.widen(restored_bytes.view(float_format.bits_dtype)).astype(np.float64)
+    return float(np.square(before - after).sum())
+
+
+def _compare_inventory(directory: CompressedDirectory, source: Source) -> Iterator[str]:
+    manifest = directory.manifest
+    recorded = {record.name for record in (*manifest.clustered, *manifest.kept)}
+    for tensor in source.tensors:
+        if tensor.name not in recorded:
+            yield f"{tensor.name}: is in the source, and was left out"
+    config = {k: v for k, v in directory.config.items() if k != "quantization_config"}
+    if config != source.config:
+        yield "config.json: differs from the source's by more than its quantization_config"
+    files = {record.name: record.hash for record in manifest.files}
+    for companion in source.companions:
+        content = companion.content
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        if files.get(companion.name) != blake3(data).hexdigest():
+            yield f"{companion.name}: differs from the source's, or was left out"
