@@ -51,9 +51,8 @@ class CompressedDirectory:
             raise InputError(f"{path}: {what}; expected a directory that isotone compress wrote")
         manifest = Manifest.read(path)
         _check_config(path)
-        shards = {r.file for r in (*manifest.clustered, *manifest.kept) if r.file}
         sizes = {record.name: record.n_bytes for record in manifest.files}
-        files = {name: _open_shard(path / name, sizes.get(name)) for name in sorted(shards)}
+        files = {name: _open_shard(path / name, sizes.get(name)) for name in manifest.shards}
         directory = cls(
             path, manifest, files, {t.name: t for f in files.values() for t in f.tensors}
         )
@@ -141,7 +140,7 @@ def _check_config(path: Path) -> None:
 
 def _stored(file: SafetensorsFile, info: TensorInfo) -> StoredArray:
     """A small array, as patterns for the floating formats that NumPy may lack."""
-    dtypes = {"U8": np.dtype("u1"), "U16": np.dtype("<u2")}
+    dtypes: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2")}
     dtypes |= {float_format.value: float_format.bits_dtype for float_format in FloatFormat}
     if info.dtype not in dtypes:
         raise FormatError(f"{file.path}: {info.name} has dtype {info.dtype}, which none should")

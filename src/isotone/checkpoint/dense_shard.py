@@ -40,7 +40,7 @@ class DenseShard:
 
     def write(self, name: str, offset: int, data: NDArray[np.uint8]) -> None:
         """Put bytes at an offset of a tensor."""
-        view, position = memoryview(data), self._starts[name] + offset
+        view, position = data.data, self._starts[name] + offset
         while len(view):
             n_written = os.pwrite(self._file.fileno(), view, position)
             view, position = view[n_written:], position + n_written

@@ -17,7 +17,6 @@ def download(hub_id: str) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    from httpx import HTTPError
 
     name, _, revision = hub_id.partition("@")
     try:
@@ -27,7 +26,13 @@ def download(hub_id: str) -> Path:
             allow_patterns=list(_WANTED),
             ignore_patterns=list(_UNWANTED),
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        HTTPError,
+        OSError,
+    ) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"{hub_id}: no such path here, and the hub says: {reason}") from error
     return Path(directory)

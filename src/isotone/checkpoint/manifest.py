@@ -66,6 +66,11 @@ class ClusteredRecord:
         return self.n_weights * DTYPE_BYTES[self.dtype]
 
     @property
+    def restored_hash(self) -> str:
+        """Of the dense bytes that come back."""
+        return self.decoded_hash
+
+    @property
     def bits_per_weight(self) -> float:
         """Measured: all bytes of its arrays."""
         return 8 * self.stored_bytes / self.n_weights
@@ -88,9 +93,17 @@ class KeptRecord:
     tied_to: str | None = None
 
     @property
+    def restored_hash(self) -> str:
+        """Of the dense bytes that come back: those that went in."""
+        return self.source_hash
+
+    @property
     def dense_bytes(self) -> int:
         """Bytes of the tensor."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+Record = ClusteredRecord | KeptRecord
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,16 @@ class Manifest:
         """The canonical text, digest included."""
         body = {"format_version": FORMAT_VERSION, **asdict(self)}
         return _canonical({**body, "digest": blake3(_canonical(body).encode()).hexdigest()})
+
+    @property
+    def stored(self) -> list[Record]:
+        """The records of all tensors whose bytes are in the directory."""
+        return [*self.clustered, *(record for record in self.kept if record.tied_to is None)]
+
+    @property
+    def shards(self) -> list[str]:
+        """The names of the files that hold tensors, in order."""
+        return list(dict.fromkeys(sorted(record.file for record in self.stored)))
 
     @property
     def digest(self) -> str:

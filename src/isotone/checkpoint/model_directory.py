@@ -96,7 +96,7 @@ def files_identity(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON table; {} where there is no such file; raises FormatError where it is something else."""
+    """A JSON table, {} where there is no such file; raises FormatError where it is none."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from isotone.checkpoint.source import Source, TensorInfo
@@ -24,7 +24,7 @@ class Settings:
     """How a matrix is clustered."""
 
     k: int = 16
-    protect: Protection = Protection()
+    protect: Protection = field(default_factory=Protection)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Rule:
             elif key == "protect":
                 settings = replace(settings, protect=Protection.parse(value))
             else:
-                raise InputError(f"set {self.glob!r}: {key!r} is not a setting; expected k, protect")
+                raise InputError(
+                    f"set {self.glob!r}: {key!r} is not a setting; expected k, protect"
+                )
         return settings
 
 
@@ -83,8 +85,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Tied:
-    """A tensor that is the same, byte for byte, as another one and tied to it by the model's
-    config: stored once, under the name of the other."""
+    """A tensor that repeats another one, byte for byte, and is tied to it by the model's config.
+
+    Stored once, under the name of the other.
+    """
 
     tensor: TensorInfo
     to: str
@@ -104,22 +108,21 @@ class Shard:
     @property
     def n_bytes(self) -> int:
         """Dense bytes."""
-        return sum(item.tensor.n_bytes for item in (*self.clustered, *self.kept))
+        items: list[Clustered | Kept] = [*self.clustered, *self.kept]
+        return sum(item.tensor.n_bytes for item in items)
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which tensors are clustered, and how: globs on names, with or without `.weight`."""
 
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
 
 
-def plan_tensors(
-    source: Source, selection: Selection, tied: Mapping[str, str]
-) -> list[TensorPlan]:
+def plan_tensors(source: Source, selection: Selection, tied: Mapping[str, str]) -> list[TensorPlan]:
     """Decide for each tensor, in the order of the source.
 
     tied: for each tensor that repeats another one, the name of the other.
@@ -128,9 +131,7 @@ def plan_tensors(
     matches no tensor it could act on.
     """
     plans: list[TensorPlan] = [
-        Tied(tensor, tied[tensor.name])
-        if tensor.name in tied
-        else _plan_tensor(tensor, selection)
+        Tied(tensor, tied[tensor.name]) if tensor.name in tied else _plan_tensor(tensor, selection)
         for tensor in source.tensors
     ]
     candidates = [t.name for t in source.tensors if reason_to_keep(t) is None]

@@ -88,7 +88,7 @@ class _Descriptor:
 
     def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
         out = np.empty(n_bytes, np.uint8)
-        view = memoryview(out)
+        view = out.data
         while len(view):
             try:
                 n_read = os.preadv(self.number, [view], position)

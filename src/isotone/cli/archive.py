@@ -207,7 +207,9 @@ def _inspection_table(inspection: Inspection) -> Table:
         )
     for kept in inspection.kept:
         tied = f"tied to {kept.tied_to}" if kept.tied_to else f"kept: {kept.reason}"
-        table.add_row(kept.name, "×".join(map(str, kept.shape)), "", "", "", tied, "", "", style="dim")
+        table.add_row(
+            kept.name, "×".join(map(str, kept.shape)), "", "", "", tied, "", "", style="dim"
+        )
     return table
 
 
@@ -222,5 +224,7 @@ def _tensor_table(report: TensorReport) -> Table:
         table.add_column(column, justify="right")
     for weight in report.protected:
         index = ", ".join(map(str, weight.index))
-        table.add_row(f"[{index}]".replace("[", "\\["), f"{weight.value:.5g}", f"{weight.deviations:+.1f}")
+        table.add_row(
+            f"[{index}]".replace("[", "\\["), f"{weight.value:.5g}", f"{weight.deviations:+.1f}"
+        )
     return table

@@ -57,7 +57,9 @@ def progress_bar() -> Iterator[ProgressBar]:
 
 def print_json(result: object) -> None:
     """Exactly one JSON object, on one line."""
-    content: Any = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    content: Any = (
+        asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    )
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
 
 

@@ -67,9 +67,7 @@ def from_arrays(arrays: Mapping[str, StoredArray], name: str) -> ClusteredTensor
     """
     packed = _take(arrays, PACKED, "U8", name)
     reader = PackedReader(lambda start, stop: packed[start:stop], len(packed), name)
-    ranks = np.empty(
-        (reader.layout.n_matrices, reader.layout.matrix_weights), np.uint8
-    )
+    ranks = np.empty((reader.layout.n_matrices, reader.layout.matrix_weights), np.uint8)
     for chunk, matrix, start, stop in reader.spans():
         ranks[matrix, start:stop] = reader.decode(chunk)
     return with_assignments(arrays, reader.layout, ranks, name)
@@ -112,9 +110,7 @@ def with_assignments(
     )
 
 
-def _take(
-    arrays: Mapping[str, StoredArray], suffix: str, tag: str, name: str
-) -> NDArray[Any]:
+def _take(arrays: Mapping[str, StoredArray], suffix: str, tag: str, name: str) -> NDArray[Any]:
     stored = arrays.get(suffix)
     if stored is None or stored.tag != tag:
         found = "nothing" if stored is None else stored.tag

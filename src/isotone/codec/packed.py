@@ -126,7 +126,9 @@ class PackedReader:
         """
         self._read, self._name = read, name
         self.layout = self._parse_layout(n_bytes)
-        entries = read(self.layout.header_bytes - 4 * self.layout.n_chunks, self.layout.header_bytes)
+        entries = read(
+            self.layout.header_bytes - 4 * self.layout.n_chunks, self.layout.header_bytes
+        )
         self._entries = np.frombuffer(entries.tobytes(), "<u4")
         self._check_lengths()
         self._offsets = self.layout.header_bytes + np.concatenate(
@@ -163,7 +165,9 @@ class PackedReader:
             self._read(0, _FIXED.size).tobytes()
         )
         if magic != _MAGIC or version != _LAYOUT or zero or zero2:
-            self._fail(f"it begins with {magic!r}, layout {version}; expected {_MAGIC!r}, {_LAYOUT}")
+            self._fail(
+                f"it begins with {magic!r}, layout {version}; expected {_MAGIC!r}, {_LAYOUT}"
+            )
         if code not in _FORMATS or not 1 <= n_axes <= _MAX_AXES or not 1 <= k <= 256:
             self._fail(f"format {code}, {n_axes} axes, k = {k}")
         if not 1 <= chunk_weights <= _MAX_CHUNK_WEIGHTS or n_bytes < _FIXED.size + 8 * n_axes:

@@ -26,7 +26,9 @@ def encode_positions(positions: NDArray[np.int64], after: int = -1) -> NDArray[n
 def decode_positions(entries: NDArray[np.uint16], n_weights: int, name: str) -> NDArray[np.int64]:
     """The positions, ascending and below n_weights; raises FormatError, naming the tensor."""
     is_skip = entries == _SKIP
-    positions = np.cumsum(np.where(is_skip, _SKIP, entries.astype(np.int64) + 1)) - 1
+    positions: NDArray[np.int64] = (
+        np.cumsum(np.where(is_skip, _SKIP, entries.astype(np.int64) + 1)) - 1
+    )
     positions = positions[~is_skip]
     if len(entries) and (is_skip[-1] or positions[-1] >= n_weights):
         raise FormatError(f"{name}: protected positions reach beyond its {n_weights} weights")

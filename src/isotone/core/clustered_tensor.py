@@ -48,7 +48,7 @@ class ClusteredTensor:
     @property
     def k(self) -> int:
         """The number of centroids of each codebook."""
-        return self.codebook.shape[-1]
+        return int(self.codebook.shape[-1])
 
     @property
     def n_matrices(self) -> int:

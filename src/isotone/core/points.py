@@ -80,8 +80,13 @@ class Points:
 
     def where(self, keep: NDArray[np.bool_]) -> Points:
         """The points that `keep` ([n] bool) names."""
-        columns = (self.keys, self.values, self.counts, self.within, self.widths)
-        return Points(*(column[keep] for column in columns))
+        return Points(
+            self.keys[keep],
+            self.values[keep],
+            self.counts[keep],
+            self.within[keep],
+            self.widths[keep],
+        )
 
 
 def summarise(points: Points, at_least: int) -> Points:
@@ -154,7 +159,7 @@ def refine(points: Points, chunks: Chunks, at: NDArray[np.float64]) -> Points:
     for chunk in chunks():
         _native.count_within_bins(chunk, slot, counts.reshape(-1))
     row, low = np.nonzero(counts)
-    keys = (bins[row].astype(np.uint32) << _BIN_BITS) | low.astype(np.uint32)
+    keys = ((bins[row] << _BIN_BITS) | low).astype(np.uint32)
     split = Points.exact(
         keys, values_of(keys).astype(np.float64), counts[row, low].astype(np.int64)
     )
@@ -217,7 +222,7 @@ def _collect_bins(chunks: Chunks) -> Points:
     for chunk in chunks():
         _native.count_bins(chunk, counts, sums, squares)
     bins = np.flatnonzero(counts)
-    keys = (bins << _BIN_BITS).astype(np.uint32)
+    keys: NDArray[np.uint32] = (bins << _BIN_BITS).astype(np.uint32)
     n = counts[bins].astype(np.float64)
     low = values_of(keys).astype(np.float64)
     high = values_of(keys | np.uint32(_BIN_KEYS - 1)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""How the tensors of transformers come out of a GGUF file: as they lie, reordered, merged, computed.
+"""How the tensors of transformers come out of a GGUF file: as they lie, moved, merged, computed.
 
 Every reader gives elements start to stop of the flattened tensor as bit patterns of its format.
 Blocks become BF16 here: dequantised in float32, rounded once, to nearest even.
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.checkpoint.gguf_file import GgufFile, GgufTensor
+from isotone.checkpoint.gguf_file import GgufFile, float_format
+from isotone.checkpoint.gguf_header import GgufTensor
 from isotone.core.float_format import Bits, FloatFormat
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class TensorReader(Protocol):
 
 
 def stored_format(tensor: GgufTensor) -> FloatFormat:
-    """The format that a tensor gets: its own, or BF16 for blocks."""
-    return tensor.float_format or FloatFormat.BF16
+    """Name the format that a tensor gets: its own, or BF16 for blocks."""
+    return float_format(tensor) or FloatFormat.BF16
 
 
 def read_stored(file: GgufFile, tensor: GgufTensor, start: int, stop: int) -> Bits:
-    """Elements start to stop as they lie in the file, as patterns of `stored_format(tensor)`."""
-    if tensor.float_format is not None:
+    """Read elements start to stop as they lie in the file, as patterns of `stored_format`."""
+    if float_format(tensor) is not None:
         return file.read_bits(tensor, start, stop)
     out = np.empty(stop - start, FloatFormat.BF16.bits_dtype)
     begin = start
@@ -69,13 +70,16 @@ class StoredTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As transformers has it."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
+        """What `read` gives patterns of."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
+        """Read patterns of elements start to stop; raises FormatError where it cannot."""
         return read_stored(file, self.tensor, start, stop)
 
 
@@ -88,13 +92,16 @@ class ReorderedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As transformers has it."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
+        """What `read` gives patterns of."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
+        """Read patterns of elements start to stop; raises FormatError where it cannot."""
         if start >= stop:
             return read_stored(file, self.tensor, start, start)
         length = math.prod(self.shape[1:])
@@ -116,14 +123,17 @@ class GateUp:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As transformers has it."""
         experts, inner, hidden = self.gate.shape
         return experts, 2 * inner, hidden
 
     @property
     def format(self) -> FloatFormat:
+        """What `read` gives patterns of."""
         return stored_format(self.gate)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
+        """Read patterns of elements start to stop; raises FormatError where it cannot."""
         half = math.prod(self.gate.shape[1:])
         out = np.empty(stop - start, self.format.bits_dtype)
         begin = start
@@ -152,6 +162,7 @@ class ProcessedTensor:
     format: FloatFormat
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
+        """Read patterns of elements start to stop; raises FormatError where it cannot."""
         n_weights = self.tensor.n_weights
         weights: NDArray[Any]
         if self.format is stored_format(self.tensor):
@@ -167,14 +178,16 @@ class ProcessedTensor:
 
 
 def reordered_rows(tensor: GgufTensor, processor: TensorProcessor) -> TensorReader:
-    """The reader for a processor that moves rows at most: it is handed the row numbers."""
+    """Make the reader for a processor that moves rows at most: it is handed the row numbers."""
     rows = np.arange(tensor.shape[0]).reshape(-1, 1)
     order = processor.process(weights=rows, name=tensor.name).weights.ravel()
-    return StoredTensor(tensor) if np.array_equal(order, rows[:, 0]) else ReorderedRows(tensor, order)
+    return (
+        StoredTensor(tensor) if np.array_equal(order, rows[:, 0]) else ReorderedRows(tensor, order)
+    )
 
 
 def processed_tensor(tensor: GgufTensor, processor: TensorProcessor) -> TensorReader:
-    """The reader for any processor of one tensor: it is handed a tensor that takes no memory."""
+    """Make the reader for any processor of one tensor: it is handed one that takes no memory."""
     probe = np.broadcast_to(_PROBE, tensor.shape)
     result = processor.process(weights=probe, name=tensor.name).weights
     if result is probe:

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from isotone.checkpoint.plan import (
     plan_shards,
     plan_tensors,
 )
+from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging, writing
 from isotone.checkpoint.tying import find_tied
@@ -172,7 +173,9 @@ def _refuse_quantized(source: Source, model: str | Path) -> None:
 
 
 def _refuse_same_place(model: Path, out: Path) -> None:
-    if model.exists() and (model.resolve() == out.resolve() or model.resolve() in out.resolve().parents):
+    if model.exists() and (
+        model.resolve() == out.resolve() or model.resolve() in out.resolve().parents
+    ):
         raise InputError(f"{out}: is the model itself or lies in it; choose another OUT")
 
 
@@ -243,7 +246,7 @@ def _assemble(
     small = {companion.name: companion.content for companion in source.companions}
     small[CONFIG_FILE] = _config(source)
     if len(shards) > 1:
-        small[INDEX_FILE] = _index(shards, records, staging.directory)
+        small[INDEX_FILE] = _index(shards, staging.directory)
     for name, content in sorted(small.items()):
         data = content if isinstance(content, bytes) else content.read_bytes()
         staging.write(name, data)
@@ -269,10 +272,8 @@ def _config(source: Source) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _index(shards: list[Shard], records: list[dict[str, Any]], directory: Path) -> bytes:
+def _index(shards: list[Shard], directory: Path) -> bytes:
     """Where each stored array lies, as transformers looks it up."""
-    from isotone.checkpoint.safetensors_file import SafetensorsFile
-
     files = [SafetensorsFile.open(directory / shard.name) for shard in shards]
     weight_map = {t.name: f.path.name for f in files for t in f.tensors}
     index = {

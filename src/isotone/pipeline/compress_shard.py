@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
 from isotone.checkpoint.plan import Clustered, Kept, Shard
@@ -54,7 +53,7 @@ def compress_shard(
         for sink in _cluster(source, shard, writer, workers, progress):
             clustered.append(sink.record)
             small += sink.small
-        rest = [(array.itemsize, array) for array in small]
+        rest: list[tuple[int, SmallArray | Kept]] = [(array.itemsize, array) for array in small]
         rest += [(DTYPE_BYTES[item.tensor.dtype], item) for item in by_width[len(wide) :]]
         for _, entry in sorted(rest, key=lambda pair: -pair[0]):
             if isinstance(entry, Kept):
@@ -179,7 +178,7 @@ def _copy(
     writer.begin(tensor.name, tensor.dtype, tensor.shape)
     for start in range(0, tensor.n_weights, PIECE_WEIGHTS):
         data = source.read(tensor, start, min(start + PIECE_WEIGHTS, tensor.n_weights))
-        hasher.update(data)
+        hasher.update(data.data)
         writer.write(data)
         progress.advance(len(data))
     writer.end()

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
-from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.source import TensorInfo
 from isotone.checkpoint.staging import Staging, writing
 from isotone.engine.local import Progress, Silent, Workers, available_cores
 from isotone.errors import FormatError
 from isotone.pipeline.restore import restored
-
-Record = ClusteredRecord | KeptRecord
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,8 @@ def decompress(
     started = time.monotonic()
     source = CompressedDirectory.open(Path(directory))
     shards: dict[str, list[Record]] = {}
-    for record in (*source.manifest.clustered, *source.manifest.kept):
-        if record.file:
-            shards.setdefault(record.file, []).append(record)
+    for record in source.manifest.stored:
+        shards.setdefault(record.file, []).append(record)
     job = {"decompress": source.manifest.digest}
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
@@ -100,9 +97,9 @@ def _write_shard(
 
 def _copy_companions(source: CompressedDirectory, staging: Staging) -> None:
     """The tokenizer and the like; not what describes the compressed form."""
-    shards = {record.file for record in (*source.manifest.clustered, *source.manifest.kept)}
+    skipped = {*source.manifest.shards, CONFIG_FILE, INDEX_FILE}
     for record in source.manifest.files:
-        if record.name in shards | {CONFIG_FILE, INDEX_FILE}:
+        if record.name in skipped:
             continue
         path = source.path / record.name
         try:

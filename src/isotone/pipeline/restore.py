@@ -9,27 +9,28 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord, Record
 from isotone.core.clustered_tensor import restore
 from isotone.errors import FormatError
 
 _PIECE_WEIGHTS = 1 << 20
 
 
-def restored(
-    directory: CompressedDirectory, record: ClusteredRecord | KeptRecord
-) -> Iterator[NDArray[np.uint8]]:
+def restored(directory: CompressedDirectory, record: Record) -> Iterator[NDArray[np.uint8]]:
     """The dense bytes of a tensor, in order; memory is that of one chunk.
 
     After the last piece the whole is held against the recorded hash: raises FormatError where it
     does not fit, so what came before must not be published until the iterator has ended.
     """
     hasher = blake3()
-    clustered = isinstance(record, ClusteredRecord)
-    for piece in _clustered(directory, record) if clustered else _kept(directory, record):
-        hasher.update(piece)
+    if isinstance(record, ClusteredRecord):
+        pieces = _clustered(directory, record)
+    else:
+        pieces = _kept(directory, record)
+    for piece in pieces:
+        hasher.update(piece.data)
         yield piece
-    if hasher.hexdigest() != (record.decoded_hash if clustered else record.source_hash):
+    if hasher.hexdigest() != record.restored_hash:
         raise FormatError(f"{directory.path / record.file}: {record.name} does not fit its hash")
 
 

@@ -79,8 +79,8 @@ class TensorSink:
         for chunk in piece.chunks:
             self._writer.write(chunk)
         self._entries += piece.entries
-        self._source_hash.update(piece.source)
-        self._decoded_hash.update(piece.restored.view(np.uint8))
+        self._source_hash.update(piece.source.data)
+        self._decoded_hash.update(piece.restored.view(np.uint8).data)
         if len(piece.positions):
             self._gaps.append(encode_positions(piece.positions, self._last_protected))
             self._values.append(piece.values)

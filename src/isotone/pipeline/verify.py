@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import (
     MANIFEST_FILE,
     ClusteredRecord,
     FileRecord,
-    KeptRecord,
+    Record,
     hash_file,
 )
 from isotone.checkpoint.source import Source, TensorInfo
@@ -60,15 +61,14 @@ def verify(
     """
     path = Path(directory)
     if not (path / MANIFEST_FILE).is_file():
-        raise InputError(f"{path}: has no isotone.json; expected a directory isotone compress wrote")
+        raise InputError(f"{path}: has no isotone.json; expected a directory that isotone wrote")
     source = None if against is None else open_source(against)
     try:
         opened = CompressedDirectory.open(path)
     except FormatError as error:
         return Verification((str(error),), 0, 0)
     progress = progress or Silent()
-    records = [*opened.manifest.clustered, *opened.manifest.kept]
-    stored = [record for record in records if isinstance(record, ClusteredRecord) or record.file]
+    stored = opened.manifest.stored
     progress.begin("verifying", sum(record.dense_bytes for record in stored))
     failures: list[str] = []
     with Workers.start(workers or available_cores()) as pool:
@@ -99,7 +99,7 @@ class _Check:
     directory: CompressedDirectory
     source: Source | None
 
-    def __call__(self, record: ClusteredRecord | KeptRecord) -> list[str]:
+    def __call__(self, record: Record) -> list[str]:
         try:
             if self.source is None:
                 for _ in restored(self.directory, record):
@@ -109,30 +109,29 @@ class _Check:
         except (FormatError, InputError) as error:
             return [str(error)]
 
-    def _compare(self, record: ClusteredRecord | KeptRecord, source: Source) -> Iterator[str]:
+    def _compare(self, record: Record, source: Source) -> Iterator[str]:
         tensor = TensorInfo(record.name, record.dtype, record.shape)
         if tensor not in source.tensors:
             yield f"{record.name}: the source has no such tensor of {record.dtype} {record.shape}"
             return
-        clustered = isinstance(record, ClusteredRecord)
         hasher, distortion, start = blake3(), 0.0, 0
         for piece in restored(self.directory, record):
             stop = start + len(piece) * tensor.n_weights // max(tensor.n_bytes, 1)
             dense = source.read(tensor, start, stop)
-            hasher.update(dense)
-            if clustered:
+            hasher.update(dense.data)
+            if isinstance(record, ClusteredRecord):
                 distortion += _squared_error(dense, piece, FloatFormat(record.dtype))
             start = stop
         if hasher.hexdigest() != record.source_hash:
             yield f"{record.name}: the source is not the one that was compressed"
-        elif clustered and not np.isclose(
+        elif isinstance(record, ClusteredRecord) and not np.isclose(
             distortion, record.distortion, rtol=DISTORTION_TOLERANCE, atol=0.0
         ):
             yield f"{record.name}: distortion is {distortion:g}, recorded {record.distortion:g}"
 
 
 def _squared_error(
-    dense: np.ndarray, restored_bytes: np.ndarray, float_format: FloatFormat
+    dense: NDArray[np.uint8], restored_bytes: NDArray[np.uint8], float_format: FloatFormat
 ) -> float:
     before = float_format.widen(dense.view(float_format.bits_dtype)).astype(np.float64)
     after = float_format.widen(restored_bytes.view(float_format.bits_dtype)).astype(np.float64)
@@ -141,7 +140,8 @@ def _squared_error(
 
 def _compare_inventory(directory: CompressedDirectory, source: Source) -> Iterator[str]:
     manifest = directory.manifest
-    recorded = {record.name for record in (*manifest.clustered, *manifest.kept)}
+    recorded = {record.name for record in manifest.clustered}
+    recorded |= {record.name for record in manifest.kept}
     for tensor in source.tensors:
         if tensor.name not in recorded:
             yield f"{tensor.name}: is in the source, and was left out"
