@@ -30,7 +30,6 @@ def download(hub_id: str) -> Path:
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
-        HTTPError,
         OSError,
     ) as error:
         reason = str(error).strip().split("\n")[0]

@@ -32,6 +32,7 @@ class ModelDirectory:
         self.directory = directory
         self.files = tuple(SafetensorsFile.open(path) for path in _shards(directory))
         self._file_of = _unique_owners(self.files)
+        _check_index(directory, self._file_of)
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
@@ -140,6 +141,17 @@ def _indexed_shards(directory: Path, index: Path) -> list[Path]:
             raise FormatError(f"{directory / name}: is named by {index.name} and is missing")
         shards.append(directory / name)
     return shards
+
+
+def _check_index(directory: Path, owner: dict[str, SafetensorsFile]) -> None:
+    """Each tensor that the index names is where it says."""
+    for index in directory.glob(f"*{INDEX_SUFFIX}"):
+        for name, shard in read_json(index)["weight_map"].items():
+            if name not in owner or owner[name].path.name != shard:
+                raise FormatError(
+                    f"{index}: says that {name} is in {shard}, and it is not there; "
+                    "the checkpoint is incomplete, fetch it again"
+                )
 
 
 def _unique_owners(files: Sequence[SafetensorsFile]) -> dict[str, SafetensorsFile]:

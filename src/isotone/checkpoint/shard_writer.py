@@ -64,9 +64,11 @@ class ShardWriter:
 
     def write(self, data: NDArray[Any] | bytes) -> None:
         """Append to the tensor that is open."""
-        whole = isinstance(data, bytes)
-        view = data if whole else np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-        self._position += self._file.write(view)
+        if isinstance(data, bytes):
+            self._position += self._file.write(data)
+        else:
+            view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            self._position += self._file.write(view)
 
     def align(self, n_bytes: int) -> None:
         """Append zeros until the tensor that is open ends on a multiple of n_bytes."""

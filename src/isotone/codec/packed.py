@@ -193,6 +193,9 @@ class PackedReader:
         coded = self._read(int(self._offsets[chunk]), int(self._offsets[chunk + 1]))
         if self._entries[chunk] & _FIXED_WIDTH_FLAG:
             _native.unpack(coded, rank_bits(k), ranks)
+            used_bits = len(ranks) * rank_bits(k) % 8
+            if used_bits and coded[-1] >> used_bits:
+                self._fail(f"chunk {chunk} has bits behind its last rank")
         elif not _native.rans_decode(coded, max(k, 2), ranks):
             self._fail(f"chunk {chunk} does not decode")
         if k < 256 and ranks.max() >= k:

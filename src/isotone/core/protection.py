@@ -3,8 +3,8 @@
 At mean squared error D a further bit for every weight would take D to D/4, so one more bit buys
 2 ln 2 D of squared error (the slope of D(R) = c * 4^-R). Storing a weight exactly costs some
 BITS, 32 for a 16-bit format; it pays where its squared error is above 2 ln 2 * BITS * D, that is
-where its error is above about 6.7 sqrt(D). Without the protected weights the codebook moves closer to
-the rest, D falls, and more weights may qualify: a few rounds settle it.
+where its error is above about 6.7 sqrt(D). Without the protected weights the codebook moves
+closer to the rest, D falls, and more weights may qualify: a few rounds settle it.
 
 The error of a weight depends on nothing but its value, so all of this happens on the histogram.
 """
