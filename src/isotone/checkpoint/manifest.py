@@ -117,11 +117,16 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole record. arguments: how the directory was made. source_bytes: of weight files."""
+    """The whole record.
+
+    arguments: how the directory was made. source_bytes: of the weight files. skipped: tensors of
+    the source that a Hugging Face model has no place for.
+    """
 
     isotone_version: str
     arguments: dict[str, Any]
     source_bytes: int
+    skipped: tuple[str, ...]
     clustered: tuple[ClusteredRecord, ...]
     kept: tuple[KeptRecord, ...]
     files: tuple[FileRecord, ...]
@@ -167,6 +172,7 @@ class Manifest:
                 isotone_version=body["isotone_version"],
                 arguments=body["arguments"],
                 source_bytes=body["source_bytes"],
+                skipped=tuple(body["skipped"]),
                 clustered=tuple(ClusteredRecord(**_shaped(r)) for r in body["clustered"]),
                 kept=tuple(KeptRecord(**_shaped(r)) for r in body["kept"]),
                 files=tuple(FileRecord(**record) for record in body["files"]),

@@ -30,6 +30,7 @@ class ModelDirectory:
     def __init__(self, directory: Path) -> None:
         """Open every shard; raises InputError or FormatError, naming the file."""
         self.directory = directory
+        self.skipped: Sequence[str] = ()
         self.files = tuple(SafetensorsFile.open(path) for path in _shards(directory))
         self._file_of = _unique_owners(self.files)
         _check_index(directory, self._file_of)
@@ -69,6 +70,7 @@ class SingleFile:
         self.file = SafetensorsFile.open(path)
         self.config: dict[str, Any] = {}
         self.companions: Sequence[CompanionFile] = ()
+        self.skipped: Sequence[str] = ()
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:

@@ -1,16 +1,13 @@
 """One safetensors file: its header checked against the file, its tensors read in pieces.
 
 The format has room for lies (sizes that do not fit, overlaps, names given twice), so nothing is
-allocated before the header has been held against the size of the file. Reading happens by position,
-into memory of our own: no mapping, whose pages would count as ours, and no seeking, so that threads
-can share the file.
+allocated before the header has been held against the size of the file.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.positioned_file import PositionedFile
 from isotone.checkpoint.source import DTYPE_BYTES, TensorInfo
 from isotone.errors import FormatError
 
@@ -34,17 +32,14 @@ class SafetensorsFile:
     offsets: dict[str, int]
     metadata: dict[str, str]
     n_bytes: int
-    _descriptor: _Descriptor
+    _file: PositionedFile
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a file and check its header; raises FormatError, naming the file."""
-        try:
-            descriptor = _Descriptor(path)
-        except OSError as error:
-            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-        size = os.fstat(descriptor.number).st_size
-        header, data_start = _read_header(descriptor, path, size)
+        file = PositionedFile(path)
+        size = file.n_bytes
+        header, data_start = _read_header(file, path)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise FormatError(f"{path}: its metadata is not a table")
@@ -68,53 +63,28 @@ class SafetensorsFile:
             offsets={tensor.name: data_start + begin for begin, _, tensor in entries},
             metadata=metadata,
             n_bytes=size,
-            _descriptor=descriptor,
+            _file=file,
         )
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes of elements start to stop of a tensor; raises FormatError if they are gone."""
         itemsize = DTYPE_BYTES[tensor.dtype]
         position = self.offsets[tensor.name] + start * itemsize
-        return self._descriptor.read((stop - start) * itemsize, position)
+        return self._file.read((stop - start) * itemsize, position)
 
 
-class _Descriptor:
-    """A file descriptor that closes itself."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.number = -1
-        self.number = os.open(path, os.O_RDONLY)
-
-    def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
-        out = np.empty(n_bytes, np.uint8)
-        view = out.data
-        while len(view):
-            try:
-                n_read = os.preadv(self.number, [view], position)
-            except OSError as error:
-                raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
-            if n_read == 0:
-                raise FormatError(f"{self.path}: was truncated while it was read")
-            view, position = view[n_read:], position + n_read
-        return out
-
-    def __del__(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
-
-
-def _read_header(descriptor: _Descriptor, path: Path, size: int) -> tuple[dict[str, Any], int]:
+def _read_header(file: PositionedFile, path: Path) -> tuple[dict[str, Any], int]:
+    size = file.n_bytes
     if size < 8:
         raise FormatError(f"{path}: is {size} bytes long; too short for a safetensors file")
-    length = int.from_bytes(descriptor.read(8, 0).tobytes(), "little")
+    length = int.from_bytes(file.read(8, 0).tobytes(), "little")
     if length > min(size - 8, MAX_HEADER_BYTES):
         raise FormatError(
             f"{path}: claims a header of {length} bytes in a file of {size}; "
             "not a safetensors file, or damaged"
         )
     try:
-        text = descriptor.read(length, 8).tobytes().decode("utf-8")
+        text = file.read(length, 8).tobytes().decode("utf-8")
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: its header is not valid JSON: {error}") from error

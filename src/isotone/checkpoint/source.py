@@ -79,6 +79,11 @@ class Source(Protocol):
         ...
 
     @property
+    def skipped(self) -> Sequence[str]:
+        """Stored tensors that a Hugging Face model has no place for (some of GGUF's)."""
+        ...
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of the weight files on disk."""
         ...

@@ -178,6 +178,8 @@ def _summary_table(title: str, summary: CompressSummary) -> Table:
         "size before": size(summary.source_bytes),
         "size after": f"{size(summary.output_bytes)}, {ratio:.2f} times smaller",
     }
+    if summary.skipped:
+        rows["left out"] = ", ".join(summary.skipped)
     if summary.seconds:
         rate = summary.source_bytes / summary.seconds
         rows["time"] = f"{summary.seconds:.1f} s, {size(rate)}/s"

@@ -52,13 +52,14 @@ class CompressSummary:
 
     bits_per_weight: all bytes that the clustered weights take on disk, times 8, by their number.
     relative_distortion: squared error of all clustered weights over their squares about the means.
-    coverage: the share of the model's dense bytes that is clustered.
+    coverage: the share of the model's dense bytes that is clustered. skipped: see Manifest.
     """
 
     bits_per_weight: float
     n_weights: int
     n_tensors: int
     n_kept: int
+    skipped: tuple[str, ...]
     n_protected: int
     coverage: float
     relative_distortion: float
@@ -138,6 +139,7 @@ def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
         n_weights=n_weights,
         n_tensors=len(manifest.clustered),
         n_kept=len(kept),
+        skipped=manifest.skipped,
         n_protected=sum(r.n_protected for r in manifest.clustered),
         coverage=dense / (dense + sum(r.dense_bytes for r in kept)),
         relative_distortion=distortion / squares if squares else 0.0,
@@ -255,6 +257,7 @@ def _assemble(
         isotone_version=job["isotone"],
         arguments=job["arguments"],
         source_bytes=source.n_bytes,
+        skipped=tuple(source.skipped),
         clustered=tuple(clustered),
         kept=tuple(kept),
         files=tuple(files),

@@ -1,0 +1,46 @@
+"""A file read by position, so that threads can share it.
+
+Into memory of our own: the pages of a mapping would count as ours.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isotone.errors import FormatError
+
+
+class PositionedFile:
+    """An open file, which closes itself."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file; raises FormatError, naming it."""
+        self._number = -1
+        self.path = path
+        try:
+            self._number = os.open(path, os.O_RDONLY)
+            self.n_bytes = os.fstat(self._number).st_size
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
+        """So many bytes from a position; raises FormatError where the file ends before."""
+        out = np.empty(n_bytes, np.uint8)
+        view = out.data
+        while len(view):
+            try:
+                n_read = os.preadv(self._number, [view], position)
+            except OSError as error:
+                raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
+            if n_read == 0:
+                raise FormatError(f"{self.path}: was truncated while it was read")
+            view, position = view[n_read:], position + n_read
+        return out
+
+    def __del__(self) -> None:
+        if self._number >= 0:
+            os.close(self._number)
