@@ -27,10 +27,17 @@ struct Layer {
   double* scratch;         // [n+1]
 };
 
-// D_c(j) over the splits lo <= i < hi; the first of equal splits wins, so ties are settled the same
+inline double split_cost(const Layer& layer, std::size_t i, std::size_t j) {
+  const double sum = layer.first[j] - layer.first[i];
+  const double error =
+      (layer.second[j] - layer.second[i]) - sum * sum / (layer.weight[j] - layer.weight[i]);
+  return layer.previous[i] + (error > 0.0 ? error : 0.0);
+}
+
+// The best of the splits lo <= i < hi; the first of equal ones wins, so ties are settled the same
 // way everywhere. Three plain loops rather than one clever one: each of them vectorises.
 ISOTONE_CLONES
-std::size_t best_split(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
+std::size_t best_of_many(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
   const double weight = layer.weight[j], first = layer.first[j], second = layer.second[j];
   const double* __restrict__ pw = layer.weight;
   const double* __restrict__ pf = layer.first;
@@ -48,7 +55,24 @@ std::size_t best_split(const Layer& layer, std::size_t j, std::size_t lo, std::s
   for (std::size_t i = lo; i < hi; ++i) best = scratch[i] < best ? scratch[i] : best;
   std::size_t at = lo;
   while (at + 1 < hi && scratch[at] != best) ++at;
-  layer.current[j] = best;
+  return at;
+}
+
+// Most calls come from the bottom of the recursion, where few splits are left.
+inline std::size_t best_of_few(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
+  std::size_t at = lo;
+  double best = split_cost(layer, lo, j);
+  for (std::size_t i = lo + 1; i < hi; ++i) {
+    const double cost = split_cost(layer, i, j);
+    if (cost < best) best = cost, at = i;
+  }
+  return at;
+}
+
+inline std::size_t best_split(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
+  constexpr std::size_t few = 24;
+  const std::size_t at = hi - lo <= few ? best_of_few(layer, j, lo, hi) : best_of_many(layer, j, lo, hi);
+  layer.current[j] = split_cost(layer, at, j);
   layer.split[j] = static_cast<std::uint32_t>(at);
   return at;
 }

@@ -178,11 +178,19 @@ class Manifest:
                 files=tuple(FileRecord(**record) for record in body["files"]),
             )
             intact = manifest.to_text() == text
+            manifest._check_names()
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: is damaged: {error!r}") from error
         if not intact:
             raise FormatError(f"{path}: was changed after it was written; its digest does not fit")
         return manifest
+
+    def _check_names(self) -> None:
+        """Raise ValueError for a file outside of the directory, or one that isotone hides in it."""
+        for name in [*self.shards, *(record.name for record in self.files)]:
+            parts = name.split("/")
+            if not name or any(part.startswith(".") or not part for part in parts):
+                raise ValueError(f"{name!r} is not the name of a file in the directory")
 
 
 def hash_file(path: Path) -> str:

@@ -59,7 +59,11 @@ class ModelDirectory:
         return self._file_of[tensor.name].read(tensor, start, stop)
 
     def identity(self) -> dict[str, Any]:
-        return files_identity([file.path for file in self.files])
+        config = json.dumps(self.config, sort_keys=True).encode()
+        return {
+            **files_identity([file.path for file in self.files]),
+            CONFIG_FILE: hashlib.sha256(config).hexdigest(),
+        }
 
 
 class SingleFile:

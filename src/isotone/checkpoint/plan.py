@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from isotone.checkpoint.source import Source, TensorInfo
-from isotone.codec.packed import PackedLayout
+from isotone.codec.arrays import SUFFIXES
+from isotone.codec.packed import MAX_AXES, PackedLayout
 from isotone.core.cluster import check_k
 from isotone.core.float_format import FloatFormat
 from isotone.core.protection import Protection
@@ -148,6 +149,7 @@ def plan_tensors(source: Source, selection: Selection, tied: Mapping[str, str]) 
                     f"{option} {glob!r} matches none of the {len(names)} tensors it could act "
                     f"on{example}"
                 )
+    _refuse_collisions(chosen, {tensor.name for tensor in source.tensors})
     if not chosen:
         raise InputError(f"none of the {len(plans)} tensors would be clustered; nothing to do")
     return plans
@@ -199,6 +201,8 @@ def reason_to_keep(tensor: TensorInfo) -> str | None:
         return f"dtype {tensor.dtype}"
     if sum(axis > 1 for axis in tensor.shape) < 2 or tensor.n_weights == 0:
         return "not a matrix"
+    if len(tensor.shape) > MAX_AXES:
+        return f"more than {MAX_AXES} axes"
     *modules, parameter = tensor.name.split(".")
     if "bias" in parameter:
         return "bias"
@@ -234,6 +238,15 @@ def _plan_tensor(tensor: TensorInfo, selection: Selection) -> Clustered | Kept:
     if _fixed_width_bytes(plan.layout) >= tensor.n_bytes:
         return Kept(tensor, "too small to gain")
     return plan
+
+
+def _refuse_collisions(chosen: Sequence[str], names: set[str]) -> None:
+    for name in chosen:
+        for taken in names & {name + suffix for suffix in SUFFIXES}:
+            raise InputError(
+                f"{taken}: has the name that a part of the clustered {name} would get; exclude one "
+                "of them"
+            )
 
 
 def _fixed_width_bytes(layout: PackedLayout) -> int:

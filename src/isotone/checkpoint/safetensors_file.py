@@ -43,7 +43,8 @@ class SafetensorsFile:
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise FormatError(f"{path}: its metadata is not a table")
-        entries = sorted(_parse(path, name, entry) for name, entry in header.items())
+        parsed = [_parse(path, name, entry) for name, entry in header.items()]
+        entries = sorted(parsed, key=lambda entry: entry[:2])
         end = 0
         for begin, stop, tensor in entries:
             if begin != end or stop - begin != tensor.n_bytes:
@@ -97,6 +98,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a name is given twice")
+    for name in table:
+        name.encode()  # JSON can escape half a character, which no other file could hold
     return table
 
 
@@ -104,13 +107,13 @@ def _parse(path: Path, name: str, entry: object) -> tuple[int, int, TensorInfo]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{path}: the header's entry for {name} is malformed")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise FormatError(
             f"{path}: {name} has dtype {dtype!r}; expected one of {', '.join(DTYPE_BYTES)}"
         )
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise FormatError(f"{path}: the header's entry for {name} is malformed")
-    if math.prod(shape) > 1 << 60:
+    if math.prod(max(axis, 1) for axis in shape) > 1 << 60:
         raise FormatError(f"{path}: {name} claims a shape of {shape}")
     return offsets[0], offsets[1], TensorInfo(name, dtype, tuple(shape))
 

@@ -55,8 +55,8 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            self._file.close()
             self.path.unlink(missing_ok=True)
+            self._file.close()  # last: on a full disk it raises, for want of room for its buffer
 
     def begin(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> None:
         """Start a tensor; without a shape it is a row of bytes as long as what is written."""

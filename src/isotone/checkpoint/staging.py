@@ -3,7 +3,7 @@
 Work happens in OUT.partial beside OUT. A finished part is renamed to its final name there, and
 only then is its record written; a part without a record was not finished. When all is done the
 directory is renamed to OUT. The job (arguments and identity of the source) is written first: work
-is resumed only for the same job.
+is resumed only for the same job. Nothing that isotone did not make itself is ever removed.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ _LOCK_FILE = ".lock"
 class Staging:
     """The directory OUT.partial of one running job."""
 
-    def __init__(self, out: Path, partial: Path, lock: TextIO) -> None:
-        self.out, self.directory, self._lock = out, partial, lock
+    def __init__(self, out: Path, partial: Path, lock: TextIO, *, overwrite: bool) -> None:
+        self.out, self.directory, self._lock, self._overwrite = out, partial, lock, overwrite
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Staging]:
         """Begin or resume a job.
 
-        Raises InputError where OUT exists (unless overwrite), where OUT.partial belongs to another
-        job (unless overwrite) or to a running one, and for anything that cannot be written.
+        Raises InputError where OUT exists (unless overwrite), where OUT.partial is none of
+        isotone's, belongs to another job (unless overwrite) or to a running one, and for anything
+        that cannot be written.
         """
         out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link at OUT)
         partial = out.with_name(out.name + ".partial")
         with writing(out):
             _refuse_existing(out, overwrite=overwrite)
+            _refuse_foreign(partial)
             partial.mkdir(parents=True, exist_ok=True)
             with (partial / _LOCK_FILE).open("w") as lock:
                 _take(lock, partial)
                 _adopt(partial, job, overwrite=overwrite)
-                yield cls(out, partial, lock)
+                yield cls(out, partial, lock, overwrite=overwrite)
 
     def record(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
         """What `finish` recorded for a part, or None where it is not finished."""
@@ -68,26 +70,25 @@ class Staging:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(path.name + ".tmp")
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
+        _write(self.directory / name, content)
 
     def publish(self) -> None:
-        """Turn OUT.partial into OUT, in place of an older OUT where overwriting."""
+        """Turn OUT.partial into OUT, in place of an older OUT where overwriting.
+
+        The lock goes along and is removed last: until OUT is there, no other run can get in.
+        """
+        _refuse_existing(self.out, overwrite=self._overwrite)
+        (self.directory / MARKER_FILE).touch()
         for path in self.directory.glob(".*"):
-            path.unlink()
-        (self.directory / MARKER_FILE).write_text("written by isotone\n", "utf-8")
-        old = self.out.with_name(self.out.name + ".old")
+            if path.name not in (MARKER_FILE, _LOCK_FILE):
+                path.unlink()
+        replaced = self.out.with_name(f".{self.out.name}.replaced")
         if self.out.exists() or self.out.is_symlink():
-            _remove(old)
-            self.out.rename(old)
+            _remove_own(replaced)
+            self.out.rename(replaced)
         self.directory.rename(self.out)
-        _remove(old)
+        (self.out / _LOCK_FILE).unlink()
+        _remove_own(replaced)
         descriptor = os.open(self.out.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -106,15 +107,31 @@ def writing(out: Path) -> Iterator[None]:
         ) from error
 
 
+def refuse_inside(out: Path, model: Path) -> None:
+    """Raise InputError where OUT is what is read, or lies in it."""
+    if model.exists() and model.resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"{out}: is the model itself or lies in it; choose another OUT")
+
+
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not overwrite:
         raise InputError(f"{out}: exists; choose another OUT, or give --overwrite")
-    if not (out / MARKER_FILE).is_file():
+    if not _is_own(out):
         raise InputError(
             f"{out}: was not written by isotone, so --overwrite does not replace it; "
             "choose another OUT"
+        )
+
+
+def _refuse_foreign(partial: Path) -> None:
+    if not partial.is_dir() or _is_own(partial) or (partial / _JOB_FILE).is_file():
+        return
+    if any(path.name != _LOCK_FILE for path in partial.iterdir()):
+        raise InputError(
+            f"{partial}: is where unfinished work would go, and was not written by isotone; move "
+            "it away, or choose another OUT"
         )
 
 
@@ -135,10 +152,11 @@ def _adopt(partial: Path, job: dict[str, Any], *, overwrite: bool) -> None:
             "give --overwrite to drop it"
         )
     if not job_file.exists() or job_file.read_text("utf-8") != text:
+        (partial / MARKER_FILE).touch()  # isotone's own, at every moment
         for path in partial.iterdir():
-            if path.name != _LOCK_FILE:
+            if path.name not in (MARKER_FILE, _LOCK_FILE):
                 _remove(path)
-        job_file.write_text(text, "utf-8")
+        _write(job_file, text.encode())
 
 
 def _difference(job_file: Path, job: dict[str, Any]) -> str:
@@ -148,6 +166,25 @@ def _difference(job_file: Path, job: dict[str, Any]) -> str:
         return "its record is damaged"
     keys = [key for key in {**old, **job} if old.get(key) != job.get(key)]
     return "; ".join(f"{key} was {old.get(key)}, is {job.get(key)}" for key in keys)[:300]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)
+
+
+def _is_own(directory: Path) -> bool:
+    return (directory / MARKER_FILE).is_file()
+
+
+def _remove_own(directory: Path) -> None:
+    if _is_own(directory):
+        _remove(directory)
 
 
 def _remove(path: Path) -> None:

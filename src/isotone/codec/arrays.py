@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.codec.packed import ALIGNMENT, PackedLayout, PackedReader, encode_chunk
+from isotone.codec.packed import ALIGNMENT, MAX_AXES, PackedLayout, PackedReader, encode_chunk
 from isotone.codec.protected import decode_positions, encode_positions
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.errors import FormatError
+from isotone.errors import FormatError, InputError
 
 PACKED = "_packed"
 CODEBOOK = "_codebook"
@@ -35,7 +35,9 @@ class StoredArray(NamedTuple):
 
 
 def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
-    """The arrays of a tensor, by suffix."""
+    """The arrays of a tensor, by suffix; raises InputError where it has no axis, or over eight."""
+    if not 1 <= len(tensor.shape) <= MAX_AXES:
+        raise InputError(f"a tensor of shape {tensor.shape} was given; expected 1 to 8 axes")
     layout = PackedLayout(tensor.shape, tensor.float_format, tensor.k, tensor.n_matrices)
     ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
     coded, entries = [], []

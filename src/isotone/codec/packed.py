@@ -27,13 +27,15 @@ CHUNK_WEIGHTS = 1 << 18
 ALIGNMENT = 8
 """Packed bytes are padded to a multiple of this, so that arrays behind them stay aligned."""
 
+MAX_AXES = 8
+"""Axes that a header has room for."""
+
 _MAGIC = b"ISOT"
 _LAYOUT = 1
 _FIXED = struct.Struct("<4sBBBBHHII")
 _FORMAT_CODES = {FloatFormat.BF16: 0, FloatFormat.F16: 1, FloatFormat.F32: 2}
 _FORMATS = {code: float_format for float_format, code in _FORMAT_CODES.items()}
 _FIXED_WIDTH_FLAG = 1 << 31
-_MAX_AXES = 8
 _MAX_CHUNK_WEIGHTS = 1 << 20
 _RANS_STATE_BYTES = 128
 
@@ -168,7 +170,7 @@ class PackedReader:
             self._fail(
                 f"it begins with {magic!r}, layout {version}; expected {_MAGIC!r}, {_LAYOUT}"
             )
-        if code not in _FORMATS or not 1 <= n_axes <= _MAX_AXES or not 1 <= k <= 256:
+        if code not in _FORMATS or not 1 <= n_axes <= MAX_AXES or not 1 <= k <= 256:
             self._fail(f"format {code}, {n_axes} axes, k = {k}")
         if not 1 <= chunk_weights <= _MAX_CHUNK_WEIGHTS or n_bytes < _FIXED.size + 8 * n_axes:
             self._fail(f"{n_bytes} bytes, chunks of {chunk_weights} weights")

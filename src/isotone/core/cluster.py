@@ -30,12 +30,12 @@ def cluster(
 
     Raises InputError for any other dtype or k, for NaN or infinity, and for no weights.
     """
-    float_format = _FORMATS.get(array.dtype.name)
+    float_format = _FORMATS.get(array.dtype.name) if array.dtype.isnative else None
     if float_format is None:
         raise InputError(f"the array is {array.dtype}; expected float32, float16 or bfloat16")
     check_k(k)
     rule = Protection.parse(protect)
-    if stack and array.ndim < 2:
+    if stack and (array.ndim < 2 or not len(array)):
         raise InputError(f"a stack of shape {array.shape} was given; expected two axes or more")
     bits = np.ascontiguousarray(array).view(float_format.bits_dtype).reshape(-1)
     matrices = bits.reshape(array.shape[0], -1) if stack else bits.reshape(1, -1)

@@ -25,7 +25,8 @@ GAP_BITS = 16
 """What a protected weight takes on disk beside its value: the gap to the one before it."""
 
 _ROUNDS = 8
-_SUMMARY = 16  # points for each centroid
+_COARSE = 16  # points for each centroid
+_FINE = 1 << 14  # points
 _SETTLED = 5e-5  # of the weights: at 32 bits each, under 0.002 bits a weight
 
 
@@ -44,7 +45,7 @@ class Protection:
             return cls(0.0)
         try:
             fraction = float(text)
-        except ValueError:
+        except (TypeError, ValueError):
             fraction = math.nan
         if not 0.0 <= fraction <= 0.05:
             raise InputError(
@@ -56,7 +57,7 @@ class Protection:
     def __str__(self) -> str:
         if self.fraction is None:
             return "auto"
-        return f"{self.fraction:g}" if self.fraction else "off"
+        return str(self.fraction) if self.fraction else "off"
 
 
 def solve_protected(
@@ -66,32 +67,46 @@ def solve_protected(
 
     value_bits: what the value of a protected weight takes on disk.
 
-    Cost: a few times that of `solve`. What to protect is settled on a summary of the points first,
-    so that few rounds are left to do on the points themselves.
+    Cost: a few times that of `solve` for up to some ten thousand points (all 16-bit formats), not
+    much more than it for many: the choice is settled on summaries of the points, coarse then fine,
+    and what a limit on the error found there means is looked up on the points themselves.
     """
     if rule.fraction == 0.0 or len(points) <= k:
         return solve(points, k), np.zeros(len(points), np.bool_)
-    summary = summarise(points, _SUMMARY * k)
-    start = np.zeros(len(summary), np.bool_)
-    clustering, chosen = _settle(summary, start, k, rule, value_bits)
-    errors = _squared_errors(summary, clustering.codebook)
-    limit = _limit(summary, errors, chosen, rule, value_bits)
-    start = _squared_errors(points, clustering.codebook) > limit
-    return _settle(points, start, k, rule, value_bits)
+    level = summarise(points, _COARSE * k)
+    chosen = np.zeros(len(level), np.bool_)
+    clustering, chosen, limit = _settle(level, chosen, k, rule, value_bits)
+    if level is not points:
+        level = summarise(points, _FINE)
+        chosen = _squared_errors(level, clustering.codebook) > limit
+        clustering, chosen, limit = _settle(level, chosen, k, rule, value_bits)
+    if level is not points:
+        errors = _squared_errors(points, clustering.codebook)
+        if rule.fraction is not None:
+            limit = _limit(points, errors, errors > limit, rule, value_bits)
+        chosen = errors > limit
+        clustering = solve(points.where(~chosen), k)
+    return clustering, chosen
 
 
 def _settle(
     points: Points, chosen: NDArray[np.bool_], k: int, rule: Protection, value_bits: int
-) -> tuple[Clustering, NDArray[np.bool_]]:
-    """Cluster and choose in turn until the choice stays, or has nearly done so."""
+) -> tuple[Clustering, NDArray[np.bool_], float]:
+    """Cluster and choose in turn until the choice stays, or has nearly done so.
+
+    Returns the clustering, the choice, and the squared error above which a weight is chosen. A
+    fraction is a promise, which the latest choice keeps; with `auto`, what the codebook was made
+    without is what is protected.
+    """
     for _ in range(_ROUNDS):
         clustering = solve(points.where(~chosen), k)
         errors = _squared_errors(points, clustering.codebook)
-        previous, chosen = chosen, errors > _limit(points, errors, chosen, rule, value_bits)
+        limit = _limit(points, errors, chosen, rule, value_bits)
+        previous, chosen = chosen, errors > limit
         n_changed = int(points.counts[chosen != previous].sum())
         if n_changed <= _SETTLED * points.n_weights:
             break
-    return clustering, previous
+    return clustering, previous if rule.fraction is None else chosen, limit
 
 
 def _squared_errors(points: Points, codebook: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from isotone.errors import InputError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -38,6 +40,15 @@ class Silent:
 def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(asked: int | None) -> int:
+    """The number of threads to start; raises InputError for one that makes no sense."""
+    if asked is None:
+        return available_cores()
+    if not 1 <= asked <= 1024:
+        raise InputError(f"workers is {asked}; expected 1 to 1024 threads")
+    return asked
 
 
 class Workers:

@@ -36,11 +36,11 @@ from isotone.checkpoint.plan import (
 )
 from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.source import Source
-from isotone.checkpoint.staging import Staging, writing
+from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.core.cluster import check_k
 from isotone.core.protection import Protection
-from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.errors import InputError
 from isotone.pipeline.compress_shard import compress_shard
 from isotone.pipeline.open_source import open_source
@@ -101,10 +101,10 @@ def compress(
         tuple(Rule.parse(text) for text in settings),
     )
     check_k(k)
-    n_workers = _check_workers(workers)
+    n_workers = worker_count(workers)
     source = open_source(model)
     _refuse_quantized(source, model)
-    _refuse_same_place(Path(model), Path(out))
+    refuse_inside(Path(out), Path(model))
     progress = progress or Silent()
     plans = plan_tensors(source, selection, find_tied(source))
     shards = plan_shards(plans)
@@ -156,14 +156,6 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _check_workers(workers: int | None) -> int:
-    if workers is None:
-        return available_cores()
-    if not 1 <= workers <= 1024:
-        raise InputError(f"workers is {workers}; expected 1 to 1024 threads")
-    return workers
-
-
 def _refuse_quantized(source: Source, model: str | Path) -> None:
     quantization = source.config.get("quantization_config")
     if quantization is not None:
@@ -172,13 +164,6 @@ def _refuse_quantized(source: Source, model: str | Path) -> None:
             f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
             "its original weights"
         )
-
-
-def _refuse_same_place(model: Path, out: Path) -> None:
-    if model.exists() and (
-        model.resolve() == out.resolve() or model.resolve() in out.resolve().parents
-    ):
-        raise InputError(f"{out}: is the model itself or lies in it; choose another OUT")
 
 
 def _arguments(

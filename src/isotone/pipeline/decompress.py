@@ -7,13 +7,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from blake3 import blake3
+
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
 from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.source import TensorInfo
-from isotone.checkpoint.staging import Staging, writing
-from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.checkpoint.staging import Staging, refuse_inside, writing
+from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.errors import FormatError
 from isotone.pipeline.restore import restored
 
@@ -41,7 +43,9 @@ def decompress(
     after the last finished shard. Raises InputError and FormatError.
     """
     started = time.monotonic()
+    n_workers = worker_count(workers)
     source = CompressedDirectory.open(Path(directory))
+    refuse_inside(Path(out), Path(directory))
     shards: dict[str, list[Record]] = {}
     for record in source.manifest.stored:
         shards.setdefault(record.file, []).append(record)
@@ -51,7 +55,7 @@ def decompress(
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
         for name, records in shards.items():
             if staging.record(name) is None:
-                _write_shard(source, records, staging.scratch(name), workers, progress)
+                _write_shard(source, records, staging.scratch(name), n_workers, progress)
                 staging.finish(name, {})
             else:
                 progress.advance(sum(record.dense_bytes for record in records))
@@ -72,7 +76,7 @@ def _write_shard(
     source: CompressedDirectory,
     records: list[Record],
     path: Path,
-    workers: int | None,
+    n_workers: int,
     progress: Progress,
 ) -> None:
     shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
@@ -85,8 +89,8 @@ def _write_shard(
         return offset
 
     try:
-        with Workers.start(workers or available_cores()) as pool:
-            for n_bytes in pool.map(write, records, ahead=2 * pool.n_workers):
+        with Workers.start(n_workers) as pool:
+            for n_bytes in pool.map(write, records, ahead=2 * n_workers):
                 progress.advance(n_bytes)
         shard.finish()
     except BaseException:
@@ -96,16 +100,22 @@ def _write_shard(
 
 
 def _copy_companions(source: CompressedDirectory, staging: Staging) -> None:
-    """The tokenizer and the like; not what describes the compressed form."""
-    skipped = {*source.manifest.shards, CONFIG_FILE, INDEX_FILE}
+    """The tokenizer and the like; not what describes the compressed form.
+
+    All small files are held against their hashes, config.json among them, which is written anew.
+    """
     for record in source.manifest.files:
-        if record.name in skipped:
+        if record.name in source.manifest.shards:
             continue
         path = source.path / record.name
         try:
-            staging.write(record.name, path.read_bytes())
-        except FileNotFoundError as error:
-            raise FormatError(f"{path}: is named by the manifest and is missing") from error
+            content = path.read_bytes()
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+        if blake3(content).hexdigest() != record.hash:
+            raise FormatError(f"{path}: was changed after it was written; isotone verify says more")
+        if record.name not in (CONFIG_FILE, INDEX_FILE):
+            staging.write(record.name, content)
 
 
 def _plain_config(source: CompressedDirectory) -> bytes:

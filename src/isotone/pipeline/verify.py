@@ -20,7 +20,7 @@ from isotone.checkpoint.manifest import (
 )
 from isotone.checkpoint.source import Source, TensorInfo
 from isotone.core.float_format import FloatFormat
-from isotone.engine.local import Progress, Silent, Workers, available_cores
+from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.restore import restored
@@ -62,6 +62,7 @@ def verify(
     path = Path(directory)
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(f"{path}: has no isotone.json; expected a directory that isotone wrote")
+    n_workers = worker_count(workers)
     source = None if against is None else open_source(against)
     try:
         opened = CompressedDirectory.open(path)
@@ -71,8 +72,8 @@ def verify(
     stored = opened.manifest.stored
     progress.begin("verifying", sum(record.dense_bytes for record in stored))
     failures: list[str] = []
-    with Workers.start(workers or available_cores()) as pool:
-        ahead = 2 * pool.n_workers
+    with Workers.start(n_workers) as pool:
+        ahead = 2 * n_workers
         for problem in pool.map(lambda f: _check_file(path, f), opened.manifest.files, ahead):
             failures += problem
         check = _Check(opened, source)

@@ -1,0 +1,183 @@
+"""Where the time goes: each stage of compressing and restoring, alone on one core.
+
+The stages are the library's own functions, run one after the other over some matrices of a model,
+piece by piece as in the pipeline, so that a stage finds its input in the caches as it does there.
+Reading finds its file in the page cache, and writing ends there: the disk has no part in this.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from results import print_table, write_results
+
+from isotone.checkpoint.plan import n_matrices, reason_to_keep
+from isotone.checkpoint.source import Source, TensorInfo
+from isotone.codec.packed import CHUNK_WEIGHTS, PackedLayout, PackedReader, encode_chunk
+from isotone.core.clustered_tensor import ClusteredTensor, restore
+from isotone.core.fit import Fit, fit
+from isotone.core.float_format import FloatFormat
+from isotone.core.points import collect
+from isotone.core.protection import Protection, solve_protected
+from isotone.pipeline.compress_shard import PIECE_WEIGHTS
+from isotone.pipeline.open_source import open_source
+
+COMPRESSING = (
+    "read",
+    "count",
+    "solve",
+    "label",
+    "read again",
+    "assign",
+    "restore",
+    "encode",
+    "hash source",
+    "hash restored",
+    "write",
+)
+RESTORING = ("decode", "restore", "hash restored")
+
+
+def stage_seconds(
+    source: Source, tensors: list[TensorInfo], k: int, protect: str = "auto"
+) -> dict[str, float]:
+    """Seconds of each stage, in sum over the tensors; holds one of them in memory."""
+    clock = _Clock()
+    rule = Protection.parse(protect)
+    with tempfile.TemporaryFile() as out:
+        for tensor in tensors:
+            found = _fit(source, tensor, k, rule, clock)
+            for start, stop in _spans(tensor.n_weights, PIECE_WEIGHTS):
+                _code(source, tensor, (start, stop), found, out.fileno(), clock)
+    return dict(clock.seconds)
+
+
+def matrices(source: Source, glob: str) -> list[TensorInfo]:
+    """The tensors that a glob matches and that isotone clusters as one matrix each."""
+    return [
+        tensor
+        for tensor in source.tensors
+        if fnmatchcase(tensor.name, glob)
+        and reason_to_keep(tensor) is None
+        and n_matrices(tensor) == 1
+    ]
+
+
+def print_stages(title: str, seconds: dict[str, float], n_weights: int) -> None:
+    """Print the stages of both directions, in nanoseconds a weight."""
+    for what, stages in (("compressing", COMPRESSING), ("restoring", RESTORING)):
+        total = sum(seconds[stage] for stage in stages)
+        rows = [(stage, seconds[stage]) for stage in stages] + [("sum", total)]
+        print_table(
+            f"{what}, {title}",
+            ("stage, one core", "seconds", "ns a weight", "share"),
+            [
+                (name, f"{s:.3f}", f"{1e9 * s / n_weights:.3f}", f"{s / total:.1%}")
+                for name, s in rows
+            ],
+        )
+
+
+class _Clock:
+    """Adds up the seconds that are spent under each name."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - started
+
+
+def _fit(source: Source, tensor: TensorInfo, k: int, rule: Protection, clock: _Clock) -> Fit:
+    float_format = FloatFormat(tensor.dtype)
+    spans = list(_spans(tensor.n_weights, PIECE_WEIGHTS))
+    for span in spans:  # into the page cache
+        source.read(tensor, *span)
+    with clock("read"):
+        for span in spans:
+            source.read(tensor, *span)
+    pieces = [source.read(tensor, *span).view(float_format.bits_dtype) for span in spans]
+    with clock("count"):
+        points = collect(lambda: pieces, float_format, tensor.name)
+    with clock("solve"):
+        solve_protected(points, k, rule, 8 * float_format.itemsize)
+    with clock("fit"):
+        found = fit(lambda: pieces, float_format, k, rule, tensor.name)
+    # What is left of it: describing the fit, and the table that labels weights.
+    clock.seconds["label"] = clock.seconds["fit"] - clock.seconds["count"] - clock.seconds["solve"]
+    return found
+
+
+def _code(
+    source: Source,
+    tensor: TensorInfo,
+    span: tuple[int, int],
+    found: Fit,
+    out: int,
+    clock: _Clock,
+) -> None:
+    float_format, k = FloatFormat(tensor.dtype), len(found.codebook)
+    with clock("read again"):
+        dense = source.read(tensor, *span)
+    bits = dense.view(float_format.bits_dtype)
+    with clock("assign"):
+        ranks = np.empty(len(bits), np.uint8)
+        positions = found.labeller.assign(bits, ranks)
+    with clock("restore"):
+        restored = np.empty_like(bits)
+        values = ClusteredTensor((len(bits),), float_format, found.codebook, ranks)
+        restore(values, 0, span[0], ranks, restored)
+        restored[positions] = bits[positions]
+    with clock("encode"):
+        coded = [encode_chunk(ranks[i:j], k) for i, j in _spans(len(ranks), CHUNK_WEIGHTS)]
+    with clock("hash source"):
+        blake3(dense)
+    with clock("hash restored"):
+        blake3(restored.view(np.uint8))
+    with clock("write"):
+        os.writev(out, [data for data, _ in coded])
+    layout = PackedLayout((len(ranks),), float_format, k, 1)
+    packed = layout.header([entry for _, entry in coded]) + b"".join(d.tobytes() for d, _ in coded)
+    array = np.frombuffer(packed + bytes(-len(packed) % 8), np.uint8)
+    reader = PackedReader(lambda start, stop: array[start:stop], len(array), tensor.name)
+    with clock("decode"):
+        for chunk in range(layout.n_chunks):
+            reader.decode(chunk)
+
+
+def _spans(n_weights: int, step: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n_weights, step):
+        yield start, min(start + step, n_weights)
+
+
+def main() -> None:
+    """Time the stages over some matrices of a model."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("--k", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--protect", default="auto")
+    parser.add_argument("--tensors", default="*", metavar="GLOB")
+    given = parser.parse_args()
+    source = open_source(given.model)
+    tensors = matrices(source, given.tensors)
+    n_weights = sum(tensor.n_weights for tensor in tensors)
+    found = {}
+    for k in given.k:
+        found[f"k={k}"] = stage_seconds(source, tensors, k, given.protect)
+        print_stages(f"{len(tensors)} matrices, K = {k}", found[f"k={k}"], n_weights)
+    write_results("stages", {"model": given.model.name, "n_weights": n_weights, "seconds": found})
+
+
+if __name__ == "__main__":
+    main()
