@@ -1,6 +1,9 @@
 #include "assign.hpp"
 
+#include <algorithm>
+
 #include "histogram.hpp"
+#include "simd.hpp"
 
 namespace isotone {
 
@@ -41,8 +44,42 @@ void map16(const std::uint16_t* in, std::size_t n, const std::uint16_t* table, s
   for (std::size_t i = 0; i < n; ++i) out[i] = table[in[i]];
 }
 
-void gather16(const std::uint8_t* ranks, std::size_t n, const std::uint16_t* table, std::uint16_t* out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = table[ranks[i]];
+#ifdef ISOTONE_X86
+namespace {
+
+// A table of up to 64 patterns fits two registers, and one instruction looks 32 ranks up in it.
+__attribute__((target("avx512f,avx512bw"))) std::size_t gather16_avx512(const std::uint8_t* ranks,
+                                                                        std::size_t n,
+                                                                        const std::uint16_t* table,
+                                                                        std::uint16_t* out) {
+  const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 32);
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ranks + i));
+    _mm512_storeu_si512(out + i,
+                        _mm512_permutex2var_epi16(low, _mm512_cvtepu8_epi16(bytes), high));
+  }
+  return i;
+}
+
+const bool has_avx512 = __builtin_cpu_supports("avx512bw");
+
+}  // namespace
+#endif
+
+void gather16(const std::uint8_t* ranks, std::size_t n, const std::uint16_t* table, std::size_t k,
+              std::uint16_t* out) {
+  std::size_t i = 0;
+#ifdef ISOTONE_X86
+  if (has_avx512 && k <= 64) {
+    std::uint16_t whole[64] = {};
+    std::copy(table, table + k, whole);
+    i = gather16_avx512(ranks, n, whole, out);
+  }
+#else
+  static_cast<void>(k);
+#endif
+  for (; i < n; ++i) out[i] = table[ranks[i]];
 }
 
 void gather32(const std::uint8_t* ranks, std::size_t n, const std::uint32_t* table, std::uint32_t* out) {

@@ -20,7 +20,8 @@ std::vector<std::int64_t> assign32(const std::uint32_t* bits, std::size_t n, con
 
 // out[i] = table[in[i]]: patterns to patterns, and ranks to weights.
 void map16(const std::uint16_t* in, std::size_t n, const std::uint16_t* table, std::uint16_t* out);
-void gather16(const std::uint8_t* ranks, std::size_t n, const std::uint16_t* table, std::uint16_t* out);
+void gather16(const std::uint8_t* ranks, std::size_t n, const std::uint16_t* table, std::size_t k,
+              std::uint16_t* out);
 void gather32(const std::uint8_t* ranks, std::size_t n, const std::uint32_t* table, std::uint32_t* out);
 
 }  // namespace isotone

@@ -103,7 +103,7 @@ NB_MODULE(_native, m) {
     isotone::map16(in.data(), in.size(), table.data(), out.data());
   }, release);
   m.def("gather16", [](In<u8> ranks, In<u16> table, Out<u16> out) {
-    isotone::gather16(ranks.data(), ranks.size(), table.data(), out.data());
+    isotone::gather16(ranks.data(), ranks.size(), table.data(), table.size(), out.data());
   }, release);
   m.def("gather32", [](In<u8> ranks, In<u32> table, Out<u32> out) {
     isotone::gather32(ranks.data(), ranks.size(), table.data(), out.data());

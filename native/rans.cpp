@@ -9,10 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define ISOTONE_X86 1
-#endif
+#include "simd.hpp"
 
 namespace isotone {
 namespace {
@@ -164,6 +161,39 @@ __attribute__((target("avx2,popcnt"))) std::size_t rounds_avx2(
   for (int v = 0; v < 4; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(state) + v, x[v]);
   return round;
 }
+
+// As above with 16 lanes a vector; the expansion of words to lanes is one instruction.
+__attribute__((target("avx512f,avx512bw,avx512vl,popcnt"))) std::size_t rounds_avx512(
+    const Decoder& decoder, std::uint32_t* state, const std::uint8_t*& word, const std::uint8_t* end,
+    std::uint8_t* ranks, std::size_t n_rounds) {
+  const __m512i slot_mask = _mm512_set1_epi32(scale - 1);
+  const __m512i bound = _mm512_set1_epi32(lower_bound);
+  __m512i x[2] = {_mm512_loadu_si512(state), _mm512_loadu_si512(state + 16)};
+  std::size_t round = 0;
+  for (; round < n_rounds && static_cast<std::size_t>(end - word) >= 2 * lanes + 32; ++round) {
+    for (int v = 0; v < 2; ++v) {
+      const __m512i slot =
+          _mm512_i32gather_epi32(_mm512_and_si512(x[v], slot_mask), decoder.slots.data(), 4);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(ranks + round * lanes + 16 * v),
+                       _mm512_cvtepi32_epi8(slot));
+      const __m512i frequency = _mm512_and_si512(_mm512_srli_epi32(slot, 8), slot_mask);
+      __m512i next = _mm512_mullo_epi32(frequency, _mm512_srli_epi32(x[v], scale_bits));
+      next = _mm512_add_epi32(next, _mm512_srli_epi32(slot, 20));
+      const __mmask16 small = _mm512_cmplt_epu32_mask(next, bound);
+      const __m512i words =
+          _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(word)));
+      x[v] = _mm512_mask_or_epi32(next, small, _mm512_slli_epi32(next, 16),
+                                  _mm512_maskz_expand_epi32(small, words));
+      word += 2 * __builtin_popcount(small);
+    }
+  }
+  _mm512_storeu_si512(state, x[0]);
+  _mm512_storeu_si512(state + 16, x[1]);
+  return round;
+}
+
+const bool has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("popcnt");
 const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
 #endif
 
@@ -175,7 +205,10 @@ std::size_t rans_encode(const std::uint8_t* ranks, std::size_t n, std::size_t k,
   if (n == 0 || capacity < head) return 0;
 
   std::uint64_t counts[4][256] = {};
-  for (std::size_t i = 0; i < n; ++i) ++counts[i & 3][ranks[i]];
+  std::size_t counted = 0;
+  for (; counted + 4 <= n; counted += 4)
+    for (std::size_t t = 0; t < 4; ++t) ++counts[t][ranks[counted + t]];
+  for (; counted < n; ++counted) ++counts[0][ranks[counted]];
   for (std::size_t s = 0; s < 256; ++s) counts[0][s] += counts[1][s] + counts[2][s] + counts[3][s];
   std::uint32_t frequency[256];
   normalise(counts[0], k, n, frequency);
@@ -207,10 +240,10 @@ std::size_t rans_encode(const std::uint8_t* ranks, std::size_t n, std::size_t k,
       const Symbol symbol = symbols[ranks[begin + i]];
       // Written in any case (the head lies below, and is filled in last), kept where it counts:
       // a branch here would be guessed wrong every fourth time.
-      const bool spill = x[i] >= symbol.limit;
+      const unsigned spill = x[i] >= symbol.limit;
       put16(word - 2, x[i]);
-      word -= spill ? 2 : 0;
-      const std::uint32_t state = spill ? x[i] >> 16 : x[i];
+      word -= 2 * spill;
+      const std::uint32_t state = x[i] >> (16 * spill);
       const auto quotient = static_cast<std::uint32_t>(
           (static_cast<unsigned __int128>(state) * symbol.reciprocal) >> 64);
       x[i] = state + symbol.bias + quotient * symbol.complement;
@@ -239,7 +272,10 @@ bool rans_decode(const std::uint8_t* in, std::size_t size, std::size_t k, std::u
   const std::size_t n_rounds = n / lanes;
   std::size_t done = 0;
 #ifdef ISOTONE_X86
-  if (has_avx2) done = rounds_avx2(decoder, x, word, end, ranks, n_rounds);
+  if (has_avx512)
+    done = rounds_avx512(decoder, x, word, end, ranks, n_rounds);
+  else if (has_avx2)
+    done = rounds_avx2(decoder, x, word, end, ranks, n_rounds);
 #endif
   done += rounds_plain(decoder, x, word, end, ranks + done * lanes, n_rounds - done);
   for (std::size_t i = done * lanes; i < n; ++i) {

@@ -7,3 +7,8 @@
 #else
 #define ISOTONE_CLONES
 #endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define ISOTONE_X86 1
+#endif

