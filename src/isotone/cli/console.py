@@ -13,32 +13,48 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 stdout = Console()
 stderr = Console(stderr=True)
 
 
+class RateColumn(ProgressColumn):
+    """Units a second: bytes with their prefixes, other things counted."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        if rate is None:
+            return Text("")
+        unit = task.fields["unit"]
+        shown = size(rate) if unit == "bytes" else f"{rate:,.3g} {unit}"
+        return Text(f"{shown}/s", style="progress.data.speed")
+
+
 class ProgressBar:
-    """Shows dense bytes done, their rate, and the time left."""
+    """Shows how much of a stage is done, its rate, and the time left."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task: TaskID | None = None
 
-    def begin(self, what: str, total_bytes: int) -> None:
-        """Start a stage."""
-        self._task = self._bars.add_task(what, total=total_bytes)
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
+        """Start a stage; total 0: of unknown size."""
+        if self._task is not None and self._bars.tasks[self._task].total is None:
+            self._bars.remove_task(self._task)  # it would go on pulsing
+        self._task = self._bars.add_task(what, total=total or None, unit=unit)
 
-    def advance(self, n_bytes: int) -> None:
+    def advance(self, n: int) -> None:
         """So much more is done."""
         if self._task is not None:
-            self._bars.advance(self._task, n_bytes)
+            self._bars.advance(self._task, n)
 
 
 @contextmanager
@@ -48,7 +64,7 @@ def progress_bar() -> Iterator[ProgressBar]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TransferSpeedColumn(),
+        RateColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:

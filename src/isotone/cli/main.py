@@ -8,32 +8,41 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive
+from isotone.cli import archive, judge
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
     name="isotone",
     help="Compress language models by clustering their weights.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for command in archive.COMMANDS:
     app.command()(command)
+for name, judging in judge.COMMANDS.items():
+    app.command(name)(judging)
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001
-) -> None:
-    """Compress language models by clustering their weights."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from importlib.metadata import version as installed
 
         typer.echo(installed("isotone"))
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Compress language models by clustering their weights."""
 
 
 def main() -> None:

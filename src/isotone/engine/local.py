@@ -18,22 +18,22 @@ Result = TypeVar("Result")
 class Progress(Protocol):
     """Told how far long work has come."""
 
-    def begin(self, what: str, total_bytes: int) -> None:
-        """A stage of a known size begins."""
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
+        """A stage begins; total: its size in units, 0 where it is not known."""
         ...
 
-    def advance(self, n_bytes: int) -> None:
-        """So much more of it is done."""
+    def advance(self, n: int) -> None:
+        """So many more units of it are done."""
         ...
 
 
 class Silent:
     """Progress that nobody watches."""
 
-    def begin(self, what: str, total_bytes: int) -> None:
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
         pass
 
-    def advance(self, n_bytes: int) -> None:
+    def advance(self, n: int) -> None:
         pass
 
 

@@ -1,1 +1,8 @@
+"""What a compression cost: perplexity, divergence from a reference, tasks, and generated text."""
 
+from importlib.util import find_spec
+
+from isotone.errors import MissingExtraError
+
+if find_spec("torch") is None or find_spec("transformers") is None:
+    raise MissingExtraError("running a model", "models")

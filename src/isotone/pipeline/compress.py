@@ -14,10 +14,9 @@ from typing import Any
 
 from blake3 import blake3
 
+from isotone.checkpoint.compressed_config import compressed_config
 from isotone.checkpoint.manifest import (
-    FORMAT_VERSION,
     MANIFEST_FILE,
-    QUANT_METHOD,
     ClusteredRecord,
     FileRecord,
     KeptRecord,
@@ -128,8 +127,9 @@ def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
     n_weights = sum(record.n_weights for record in manifest.clustered)
     squares = sum(
         record.distortion / record.relative_distortion
-        for record in manifest.clustered
         if record.relative_distortion
+        else record.n_weights * record.standard_deviation**2
+        for record in manifest.clustered
     )
     distortion = sum(record.distortion for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)
@@ -231,7 +231,7 @@ def _assemble(
         for shard, record in zip(shards, records, strict=True)
     ]
     small = {companion.name: companion.content for companion in source.companions}
-    small[CONFIG_FILE] = _config(source)
+    small[CONFIG_FILE] = _config(source, shards[0])
     if len(shards) > 1:
         small[INDEX_FILE] = _index(shards, staging.directory)
     for name, content in sorted(small.items()):
@@ -254,9 +254,9 @@ def _record(kind: type[Any], content: dict[str, Any]) -> Any:  # noqa: ANN401
     return kind(**{**content, "shape": tuple(content["shape"])})
 
 
-def _config(source: Source) -> bytes:
-    quantization = {"quant_method": QUANT_METHOD, "format_version": FORMAT_VERSION}
-    config = {**source.config, "quantization_config": quantization}
+def _config(source: Source, first: Shard) -> bytes:
+    tensors = [item.tensor for item in (*first.clustered, *first.kept)]
+    config = compressed_config(source.config, tensors)
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 

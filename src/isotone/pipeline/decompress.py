@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
 from isotone.checkpoint.manifest import Record
@@ -119,8 +120,7 @@ def _copy_companions(source: CompressedDirectory, staging: Staging) -> None:
 
 
 def _plain_config(source: CompressedDirectory) -> bytes:
-    config = {key: v for key, v in source.config.items() if key != "quantization_config"}
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(dense_config(source.config), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _index(shards: dict[str, list[Record]]) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from blake3 import blake3
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord, Record
-from isotone.core.clustered_tensor import restore
+from isotone.codec.packed import PackedReader
+from isotone.core.clustered_tensor import ClusteredTensor, restore
+from isotone.core.float_format import Bits, FloatFormat
 from isotone.errors import FormatError
 
 _PIECE_WEIGHTS = 1 << 20
@@ -34,20 +37,50 @@ def restored(directory: CompressedDirectory, record: Record) -> Iterator[NDArray
         raise FormatError(f"{directory.path / record.file}: {record.name} does not fit its hash")
 
 
+def restore_into(directory: CompressedDirectory, record: Record, out: NDArray[np.uint8]) -> None:
+    """Write the dense bytes of a tensor, decoded in place; hashes nothing.
+
+    out: [dense_bytes], contiguous, aligned to the tensor's dtype. Raises FormatError for whatever
+    isotone cannot have written. Memory beside `out` is that of one chunk.
+    """
+    if isinstance(record, ClusteredRecord):
+        bits = out.view(FloatFormat(record.dtype).bits_dtype)
+        for start, stop, decode in _decoders(directory, record):
+            decode(bits[start:stop])
+        return
+    start = 0
+    for piece in _kept(directory, record):
+        out[start : start + len(piece)] = piece
+        start += len(piece)
+
+
 def _clustered(
     directory: CompressedDirectory, record: ClusteredRecord
 ) -> Iterator[NDArray[np.uint8]]:
+    for start, stop, decode in _decoders(directory, record):
+        out = np.empty(stop - start, FloatFormat(record.dtype).bits_dtype)
+        decode(out)
+        yield out.view(np.uint8)
+
+
+def _decoders(
+    directory: CompressedDirectory, record: ClusteredRecord
+) -> Iterator[tuple[int, int, Callable[[Bits], None]]]:
+    """For each chunk in order: where its weights begin and end, and what writes them."""
     reader = directory.packed(record)
     tensor = directory.values(record, reader)
     for chunk, matrix, start, stop in reader.spans():
-        ranks = reader.decode(chunk)
-        out = np.empty(len(ranks), tensor.float_format.bits_dtype)
-        restore(tensor, matrix, start, ranks, out)
         base = matrix * reader.layout.matrix_weights
-        first, last = np.searchsorted(tensor.protected_index, [base + start, base + stop])
-        inside = tensor.protected_index[first:last] - (base + start)
-        out[inside] = tensor.protected_value[first:last]
-        yield out.view(np.uint8)
+        yield base + start, base + stop, partial(_decode, reader, tensor, chunk, matrix, start)
+
+
+def _decode(
+    reader: PackedReader, tensor: ClusteredTensor, chunk: int, matrix: int, start: int, out: Bits
+) -> None:
+    restore(tensor, matrix, start, reader.decode(chunk), out)
+    first = matrix * reader.layout.matrix_weights + start
+    inside = slice(*np.searchsorted(tensor.protected_index, [first, first + len(out)]))
+    out[tensor.protected_index[inside] - first] = tensor.protected_value[inside]
 
 
 def _kept(directory: CompressedDirectory, record: KeptRecord) -> Iterator[NDArray[np.uint8]]:

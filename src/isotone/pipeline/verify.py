@@ -10,6 +10,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import (
     MANIFEST_FILE,
@@ -146,8 +147,7 @@ def _compare_inventory(directory: CompressedDirectory, source: Source) -> Iterat
     for tensor in source.tensors:
         if tensor.name not in recorded:
             yield f"{tensor.name}: is in the source, and was left out"
-    config = {k: v for k, v in directory.config.items() if k != "quantization_config"}
-    if config != source.config:
+    if dense_config(directory.config) != dense_config(source.config):
         yield "config.json: differs from the source's by more than its quantization_config"
     files = {record.name: record.hash for record in manifest.files}
     for companion in source.companions:

@@ -1,0 +1,198 @@
+"""One pass over the windows: forward, reduce at once, keep a few numbers per token.
+
+Logits are the large thing here (a window of 1,024 tokens over 49,152 entries is 201 MB), so they
+live for one batch only, and are reduced in slices of tokens that stay in a core's cache: the
+reduction then costs a few percent of the forward pass that made them, and no second copy exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from isotone.engine.local import Progress, Silent
+from isotone.errors import InputError
+from isotone.evaluate.windows import Tokens
+
+_SLICE_BYTES = 1 << 20
+_CPU_BATCH_BYTES = 1 << 30
+_COPIES = 2  # logits, and as much again for what the model needs to make them
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What is kept of each scored token [n]. loss: -log p(token), in nats."""
+
+    loss: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TokenComparison:
+    """What is kept of each scored token [n] under a model and a reference.
+
+    divergence: KL(reference || model) of the two next-token distributions, in nats.
+    same_top: both rank the same token first. right, reference_right: that token is the text's.
+    """
+
+    loss: NDArray[np.float64]
+    reference_loss: NDArray[np.float64]
+    divergence: NDArray[np.float64]
+    same_top: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    reference_right: NDArray[np.bool_]
+
+
+def score(
+    model: PreTrainedModel,
+    windows: Tokens,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> TokenScores:
+    """Score tokens 2 to C of each window [n, C] with a causal language model of transformers.
+
+    batch: windows per forward pass; by default as many as memory is sure to hold.
+    Raises InputError where the model gives something else than finite numbers.
+    """
+    losses = []
+    size = batch or batch_size(model, windows.shape[1])
+    for tokens in _batches(windows, size, "scoring", progress):
+        with scoring_mode(model):
+            logits = _logits(model, tokens)
+            targets = _targets(tokens, logits)
+            for rows, wanted in _slices(logits, targets):
+                losses.append(_losses(rows, wanted))
+            del logits, rows
+    return TokenScores(_finite(torch.cat(losses).numpy().astype(np.float64)))
+
+
+def compare(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    windows: Tokens,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> TokenComparison:
+    """Score tokens 2 to C of each window [n, C] with a model and a reference, in one pass.
+
+    Both run on the same batch, so at most one batch of logits of each is in memory.
+    Raises InputError as score does, and where the two have vocabularies of different sizes.
+    """
+    kept: list[tuple[torch.Tensor, ...]] = []
+    size = batch or batch_size(model, windows.shape[1], n_models=2)
+    for tokens in _batches(windows, size, "comparing", progress):
+        with scoring_mode(model), scoring_mode(reference):
+            expected = _logits(reference, tokens)
+            logits = _logits(model, tokens)
+            if logits.shape != expected.shape:
+                raise InputError(
+                    f"the model has logits over {logits.shape[-1]} tokens and the reference over "
+                    f"{expected.shape[-1]}; compare models with one vocabulary"
+                )
+            targets = _targets(tokens, logits)
+            pairs = zip(_slices(logits, targets), _slices(expected, targets), strict=True)
+            for (rows, wanted), (expected_rows, _) in pairs:
+                kept.append(_comparison(rows, expected_rows.to(rows.device), wanted))
+            del logits, expected, rows, expected_rows, pairs
+    columns = [torch.cat(column).numpy() for column in zip(*kept, strict=True)]
+    loss, reference_loss, divergence = (
+        _finite(column.astype(np.float64)) for column in columns[:3]
+    )
+    return TokenComparison(loss, reference_loss, divergence, *columns[3:])
+
+
+def batch_size(model: PreTrainedModel, context: int, *, n_models: int = 1) -> int:
+    """Windows whose logits fit: in a quarter of a GPU's free memory, or in 1 GiB on the CPU.
+
+    One window at least. A window of 1,024 tokens keeps every core busy by itself.
+    """
+    width = int(model.config.get_text_config().vocab_size)
+    window_bytes = n_models * _COPIES * context * width * 4
+    budget = _CPU_BATCH_BYTES
+    if model.device.type == "cuda":
+        budget = int(torch.cuda.mem_get_info(model.device)[0]) // 4
+    return max(1, budget // window_bytes)
+
+
+@contextmanager
+def scoring_mode(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients, no dropout; the model's own mode comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _batches(
+    windows: Tokens, size: int, what: str, progress: Progress | None
+) -> Iterator[torch.Tensor]:
+    progress = progress or Silent()
+    progress.begin(what, windows.size, unit="tokens")
+    for start in range(0, len(windows), size):
+        batch = windows[start : start + size]
+        yield torch.from_numpy(np.ascontiguousarray(batch))
+        progress.advance(batch.size)
+
+
+def _logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=tokens.to(model.device), use_cache=False).logits  # [B, C, V]
+
+
+def _targets(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return tokens[:, 1:].to(logits.device)  # [B, C - 1]
+
+
+def _slices(
+    logits: torch.Tensor, targets: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of logits [n, V] in float32 with what came next [n], a cacheful at a time."""
+    n_rows = max(1, _SLICE_BYTES // (4 * logits.shape[-1]))
+    if logits.device.type != "cpu":
+        n_rows *= 64  # a GPU wants more work in one launch
+    for window, wanted in zip(logits, targets, strict=True):
+        for start in range(0, len(wanted), n_rows):
+            stop = min(start + n_rows, len(wanted))
+            yield window[start:stop].float(), wanted[start:stop]
+
+
+def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu()
+
+
+def _comparison(
+    logits: torch.Tensor, expected: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Loss, reference loss, divergence, same top, right, reference right: [n] each.
+
+    The divergence of q from p is summed as q - p + p * log(p / q). That is the same, since both
+    sum to one; but no term is negative, and an error in either log-sum-exp cancels to first order.
+    """
+    log_q, log_p = torch.log_softmax(logits, -1), torch.log_softmax(expected, -1)
+    column = targets[:, None]
+    loss, reference_loss = -log_q.gather(1, column)[:, 0], -log_p.gather(1, column)[:, 0]
+    top, reference_top = logits.max(-1).indices, expected.max(-1).indices  # argmax is slower
+    q, p = log_q.exp(), log_p.exp()
+    divergence = q.sub_(p).addcmul_(p, log_p.sub_(log_q)).sum(-1)
+    same, right, reference_right = top == reference_top, top == targets, reference_top == targets
+    columns = (loss, reference_loss, divergence, same, right, reference_right)
+    return tuple(column.cpu() for column in columns)
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InputError(
+            f"the model gives {values[bad[0]]} for {len(bad)} of {len(values)} tokens; its weights "
+            "are broken, or the dtype is too narrow for it (use float32)"
+        )
+    return values

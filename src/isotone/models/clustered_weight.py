@@ -1,0 +1,284 @@
+"""One weight tensor of a model that stays clustered in memory.
+
+The index (which rank each weight has) and the codebook (which value each rank stands for) are kept
+apart: the index is a buffer that nothing changes, the codebook a parameter that may be trained,
+edited or shared. Calling the module decodes; nothing dense is kept afterwards. A faster kernel may
+take the place of `forward`, `rows` or `linear` without anything else changing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from isotone import _native
+from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.manifest import ClusteredRecord
+from isotone.codec.packed import rank_bits
+from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.models.checkpoint_tensors import TORCH_DTYPES
+from isotone.models.packed_ranks import pack_rows, unpack_rows
+from isotone.models.protected_weights import ProtectedWeights
+
+_BLOCK_WEIGHTS = 1 << 18
+_GATHERS: dict[torch.dtype, tuple[Any, Any]] = {
+    torch.bfloat16: (np.uint16, _native.gather16),
+    torch.float16: (np.uint16, _native.gather16),
+    torch.float32: (np.uint32, _native.gather32),
+}
+
+
+class ClusteredWeight(nn.Module):  # type: ignore[misc]
+    """A weight tensor, or a stack of them, as packed ranks and codebooks.
+
+    Rows are those of each matrix, one matrix after the other; columns are all further axes.
+
+    index: [rows, row_bytes] uint8 buffer, see packed_ranks.py.
+    codebook: parameter, float32 [k], or [matrices, k]; frozen until somebody trains it.
+    row_scale: None, or a buffer [rows]. column_scale: None, or a buffer [matrices, columns].
+    protected: None, or the weights that are kept exactly.
+    name: of the checkpoint's tensor. shape: of the weight. stored_dtype: that it is rounded to.
+    dtype: that it is given back in.
+    """
+
+    index: torch.Tensor
+    row_scale: torch.Tensor | None
+    column_scale: torch.Tensor | None
+    protected: ProtectedWeights | None
+
+    def __init__(self, name: str, values: ClusteredTensor, index: torch.Tensor, bits: int) -> None:
+        """values: everything but the assignments, which are not looked at."""
+        super().__init__()
+        self.name, self.bits = name, bits
+        self.shape = torch.Size(values.shape)
+        self.float_format = values.float_format
+        self.stored_dtype = self.dtype = TORCH_DTYPES[values.float_format.value]
+        self.n_matrices = values.n_matrices
+        self.n_rows = index.shape[0]
+        self.n_columns = math.prod(self.shape) // self.n_rows
+        self.register_buffer("index", index)
+        codebook = torch.from_numpy(np.array(values.codebook))
+        self.codebook = nn.Parameter(codebook, requires_grad=False)
+        self.register_buffer("row_scale", _scale(values.row_scale, (self.n_rows,)))
+        self.register_buffer(
+            "column_scale", _scale(values.column_scale, (self.n_matrices, self.n_columns))
+        )
+        self.protected = None
+        if len(values.protected_index):
+            bits_array = np.array(values.protected_value)
+            exact = torch.from_numpy(bits_array.view(f"i{bits_array.itemsize}"))
+            self.protected = ProtectedWeights(
+                values.protected_index, exact.view(self.stored_dtype), values.n_weights
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.index.device
+
+    def forward(self) -> torch.Tensor:
+        """The dense weight in `dtype`; gradients reach the codebook where it wants them."""
+        return self._decoded(None).view(self.shape)
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Chosen rows of an unstacked weight: ids of any shape -> [*ids, *shape[1:]]."""
+        return self._decoded(ids.reshape(-1)).view(*ids.shape, *self.shape[1:])
+
+    def matrix(self, number: int) -> torch.Tensor:
+        """One matrix of a stack."""
+        height = self.n_rows // self.n_matrices
+        ids = torch.arange(number * height, (number + 1) * height, device=self.device)
+        return self._decoded(ids).view(self.shape[1:])
+
+    def linear(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """What torch.nn.functional.linear gives for the dense weight."""
+        return nn.functional.linear(inputs, self(), bias)
+
+    def assignments(self) -> torch.Tensor:
+        """Each weight's rank, [*shape] uint8."""
+        return unpack_rows(self.index, self.n_columns, self.bits).reshape(self.shape)
+
+    def clustered_tensor(self) -> ClusteredTensor:
+        """The same as plain data, in NumPy; the codebook as it is now. One byte a weight."""
+        protected = {}
+        if self.protected is not None:
+            values = self.protected.value.cpu().contiguous()
+            protected = {
+                "protected_index": self.protected.positions().cpu().numpy(),
+                "protected_value": _bytes(values).view(self.float_format.bits_dtype),
+            }
+        return ClusteredTensor(
+            shape=tuple(self.shape),
+            float_format=self.float_format,
+            codebook=self.codebook.detach().cpu().numpy().copy(),
+            assignments=self.assignments().cpu().numpy(),
+            row_scale=None if self.row_scale is None else self.row_scale.cpu().numpy(),
+            column_scale=None if self.column_scale is None else self.column_scale.cpu().numpy(),
+            **protected,
+        )
+
+    def _decoded(self, rows: torch.Tensor | None) -> torch.Tensor:
+        """[rows, columns]: all of them for None."""
+        if torch.is_grad_enabled() and self.codebook.requires_grad:
+            decoded: torch.Tensor = _Decode.apply(self.codebook, self, rows)
+            return decoded
+        return self.decode(rows)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def decode(self, rows: torch.Tensor | None) -> torch.Tensor:
+        """[rows, columns] in `dtype`, all for None; no gradient."""
+        n_rows = self.n_rows if rows is None else len(rows)
+        out = torch.empty(n_rows, self.n_columns, dtype=self.dtype, device=self.device)
+        for part, matrix in self.blocks(rows):
+            ids = part if rows is None else rows[part]
+            ranks = unpack_rows(self.index[ids], self.n_columns, self.bits)
+            self._look_up(ranks, ids, matrix, out[part])
+        if self.protected is not None:
+            _put(out.view(-1), *self._protected(rows))
+        return out
+
+    def blocks(self, rows: torch.Tensor | None) -> Iterator[tuple[slice, Any]]:
+        """Runs of rows small enough to stay in a cache, each with its matrix (or matrices)."""
+        height = self.n_rows // self.n_matrices
+        step = max(1, _BLOCK_WEIGHTS // max(self.n_columns, 1))
+        if self.device.type != "cpu":
+            step *= 64  # a launch costs more than memory does
+        if rows is not None:
+            for start in range(0, len(rows), step):
+                part = slice(start, min(start + step, len(rows)))
+                yield part, 0 if self.n_matrices == 1 else rows[part] // height
+            return
+        for matrix in range(self.n_matrices):
+            for start in range(matrix * height, (matrix + 1) * height, step):
+                yield slice(start, min(start + step, (matrix + 1) * height)), matrix
+
+    def scales(self, ids: Any, matrix: Any) -> Iterator[torch.Tensor]:
+        """The factors of some rows, float32, in the order in which they apply."""
+        if self.row_scale is not None:
+            yield self.row_scale[ids].float().unsqueeze(-1)
+        if self.column_scale is not None:
+            yield self.column_scale[matrix].float()
+
+    def _look_up(self, ranks: torch.Tensor, ids: Any, matrix: Any, out: torch.Tensor) -> None:
+        """Ranks [rows, columns] to weights, written to out."""
+        codebooks = self.codebook.view(self.n_matrices, -1)
+        whole = isinstance(matrix, int)
+        if self.row_scale is not None or self.column_scale is not None or not whole:
+            values = _gather(codebooks[matrix], ranks)
+            for scale in self.scales(ids, matrix):
+                values = values * scale
+            out.copy_(self._narrow(values))
+            return
+        table = self._narrow(codebooks[matrix]).to(self.dtype)
+        if self.device.type == "cpu" and self.dtype in _GATHERS and ranks.is_contiguous():
+            unsigned, gather = _GATHERS[self.dtype]
+            patterns, places = _bytes(table).view(unsigned), _bytes(out).view(unsigned)
+            gather(ranks.view(-1).numpy(), patterns, places)
+        else:
+            out.copy_(_gather(table, ranks))
+
+    def _narrow(self, values: torch.Tensor) -> torch.Tensor:
+        """float32 to the stored dtype, finite values staying finite."""
+        if self.stored_dtype is torch.float32:
+            return values
+        largest = torch.finfo(self.stored_dtype).max
+        return values.clamp(-largest, largest).to(self.stored_dtype)
+
+    def _protected(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.protected is not None
+        if rows is None:
+            return self.protected.positions(), self.protected.value
+        positions, entries = self.protected.in_rows(rows.long(), self.n_columns)
+        return positions, self.protected.value[entries]
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Moves follow; a change of dtype changes `dtype`, and leaves what is stored alone."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.device)).dtype
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, recurse)
+
+    def extra_repr(self) -> str:
+        """Its shape and widths."""
+        return f"{self.name}, {tuple(self.shape)}, k={self.codebook.shape[-1]}, dtype={self.dtype}"
+
+
+def read_clustered(directory: CompressedDirectory, record: ClusteredRecord) -> ClusteredWeight:
+    """Read a tensor, chunk by chunk, as it will stay in memory; raises FormatError."""
+    reader = directory.packed(record)
+    values = directory.values(record, reader)
+    bits = rank_bits(record.k)
+    shape = record.shape[1:] if values.codebook.ndim == 2 else record.shape
+    n_rows = values.n_matrices * (shape[0] if shape else 1)
+    runs = (reader.decode(chunk) for chunk, *_ in reader.spans())
+    index = pack_rows(runs, n_rows, record.n_weights // n_rows, bits)
+    return ClusteredWeight(record.name, values, index, bits)
+
+
+class _Decode(torch.autograd.Function):  # type: ignore[misc]
+    """Decoding, whose gradient is a sum over the weights of each rank.
+
+    Rounding to the stored dtype is taken as the identity. Nothing dense is saved.
+    """
+
+    @staticmethod
+    def forward(  # the codebook is an argument so that autograd sees it
+        ctx: Any, _codebook: torch.Tensor, weight: ClusteredWeight, rows: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.weight, ctx.rows = weight, rows
+        return weight.decode(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        weight, rows = ctx.weight, ctx.rows
+        if weight.protected is not None:
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+            gradient.view(-1)[weight._protected(rows)[0]] = 0
+        k = weight.codebook.shape[-1]
+        sums = torch.zeros(weight.n_matrices * k, dtype=torch.float64, device=weight.device)
+        for part, matrix in weight.blocks(rows):
+            ids = part if rows is None else rows[part]
+            ranks = unpack_rows(weight.index[ids], weight.n_columns, weight.bits).long()
+            terms = gradient[part].float()
+            for scale in weight.scales(ids, matrix):
+                terms = terms * scale
+            first = matrix.unsqueeze(-1) if isinstance(matrix, torch.Tensor) else matrix
+            slots = (ranks + first * k).reshape(-1)
+            sums += torch.bincount(slots, terms.reshape(-1).double(), minlength=len(sums))
+        return sums.float().view(weight.codebook.shape), None, None
+
+
+def _gather(tables: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """Tables [k], or one for each row [rows, k]; ranks [rows, columns]."""
+    if tables.ndim == 1:
+        return tables.index_select(0, ranks.reshape(-1).int()).view(ranks.shape)
+    return tables.gather(1, ranks.long())
+
+
+def _put(out: torch.Tensor, positions: torch.Tensor, values: torch.Tensor) -> None:
+    """Write some elements of a flat tensor; on the CPU NumPy does that faster than torch."""
+    values = values.to(out.dtype)
+    if out.device.type == "cpu" and out.dtype in _GATHERS:
+        unsigned, _ = _GATHERS[out.dtype]
+        _bytes(out).view(unsigned)[positions.numpy()] = _bytes(values).view(unsigned)
+    else:
+        out[positions] = values
+
+
+def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """A contiguous CPU tensor's bytes, shared."""
+    array: NDArray[np.uint8] = tensor.view(-1).view(torch.uint8).numpy()
+    return array
+
+
+def _scale(scale: Any, shape: tuple[int, ...]) -> torch.Tensor | None:
+    return None if scale is None else torch.from_numpy(np.array(scale)).view(shape)

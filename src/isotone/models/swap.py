@@ -1,0 +1,176 @@
+"""Weights or codebooks of a live model, changed for the length of a `with`.
+
+What healing and studies stand on: whatever happens inside, the model comes out of it bit for bit as
+it went in. Values are copied into the tensors that are there, so hooks, optimizers and tied modules
+that hold them see the change and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.errors import InputError
+from isotone.models.clustered_weight import ClusteredWeight
+from isotone.models.origin import parameter_sources
+from isotone.models.packed_modules import CLUSTERED_CHILD, hosts
+from isotone.models.weight_source import Source
+
+CodebookEdit: TypeAlias = Callable[[ClusteredTensor], Any] | NDArray[np.float32] | torch.Tensor
+WeightEdit: TypeAlias = Callable[[torch.Tensor], torch.Tensor] | torch.Tensor
+
+
+@contextmanager
+def swapped(
+    model: nn.Module,
+    edits: Mapping[str, CodebookEdit | WeightEdit],
+    of: Literal["codebook", "weight"] = "codebook",
+) -> Iterator[list[str]]:
+    """Edit chosen matrices of a model, and put them back at the end, also after an exception.
+
+    edits: globs on names, as the model or its checkpoint has them, with or without `.weight`. Where
+    several match a matrix the last one counts. Each leads to what takes the place of
+        of="codebook": a codebook [k] or [matrices, k] float32, or a function that makes one of the
+            ClusteredTensor (whose `counts` say how many weights each centroid has). For models
+            loaded from a clustered directory, dense or packed. A dense model's weights become those
+            of its directory with the new codebook.
+        of="weight": a weight, or a function that makes one of the present weight. For any model.
+    Tied weights are edited once. Gives the names that were edited.
+
+    Raises InputError for a glob that matches nothing, and for values of another shape. Memory: a
+    copy of every dense weight that is edited; of packed ones, of their codebooks. An edit given as
+    a function needs the ranks of one tensor at a time, a byte a weight.
+    """
+    if of not in ("codebook", "weight"):
+        raise InputError(f"of is {of!r}; expected 'codebook' or 'weight'")
+    names: list[str] = []
+    with ExitStack() as undo:
+        for name, tensor, value in _changes(model, edits, of):
+            undo.callback(_put, tensor, tensor.detach().clone())
+            _put(tensor, value)
+            names.append(name)
+        yield names
+
+
+Change = tuple[str, torch.Tensor, torch.Tensor]
+"""A name, the tensor in the model, and what to write to it."""
+
+
+def _changes(model: Any, edits: Mapping[str, Any], of: str) -> Iterator[Change]:
+    """The changes one by one, each made when it is asked for."""
+    if of == "weight":
+        return _of_weights(model, edits)
+    packed = [(name, held.source) for name, held in hosts(model)]
+    if packed:
+        return _of_packed(packed, edits)
+    return _of_dense(model, edits)
+
+
+def _of_weights(model: nn.Module, edits: Mapping[str, WeightEdit]) -> Iterator[Change]:
+    packed = [name for name, _ in hosts(model)]
+    for glob in edits:
+        found = [name for name in packed if _matches(name, glob)]
+        if found:
+            raise InputError(
+                f"{found[0]} is packed, so it has no weight to swap: swap its codebook, or load "
+                "the model dense"
+            )
+    names: dict[torch.Tensor, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if CLUSTERED_CHILD not in name.split("."):
+            names.setdefault(parameter, []).append(name)
+    for parameter, edit in _chosen(names, edits).items():
+        name = names[parameter][0]
+        value = edit(parameter.detach().clone()) if callable(edit) else edit
+        if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+            raise InputError(
+                f"{name}: {_described(value)} was given for a weight; expected a tensor of shape "
+                f"{tuple(parameter.shape)}"
+            )
+        yield name, parameter, value
+
+
+def _of_packed(
+    packed: list[tuple[str, Source]], edits: Mapping[str, CodebookEdit]
+) -> Iterator[Change]:
+    for leaf, edit in _chosen(_leaf_names(packed), edits).items():
+        yield leaf.name, leaf.codebook, torch.from_numpy(_edited(leaf, edit))
+
+
+def _of_dense(model: Any, edits: Mapping[str, CodebookEdit]) -> Iterator[Change]:
+    sources = parameter_sources(model)
+    chosen = _chosen(_leaf_names(list(sources.items())), edits)
+
+    def decode(unread: Any) -> torch.Tensor:
+        weight = unread.read()
+        if unread in chosen:
+            codebook = _edited(weight, chosen[unread])
+            weight.codebook.copy_(torch.from_numpy(codebook))
+        dense: torch.Tensor = weight()
+        return dense
+
+    done: set[torch.Tensor] = set()
+    for name, source in sources.items():
+        parameter = model.get_parameter(name)
+        if parameter not in done and any(leaf in chosen for leaf in source.leaves()):
+            done.add(parameter)
+            yield name, parameter, source.evaluate(decode)
+
+
+def _leaf_names(sources: list[tuple[str, Source]]) -> dict[Any, list[str]]:
+    """What each clustered weight goes by: its own name, and those of parameters made of it."""
+    names: dict[Any, list[str]] = {}
+    for name, source in sources:
+        for leaf in source.leaves():
+            names.setdefault(leaf, [leaf.name]).append(name)
+    return names
+
+
+def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
+    tensor = weight.clustered_tensor()
+    value = edit(tensor) if callable(edit) else edit
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{weight.name}: {_described(value)} was given for a codebook")
+    try:
+        return tensor.with_codebook(value).codebook
+    except InputError as error:
+        raise InputError(f"{weight.name}: {error}") from error
+
+
+def _chosen(names: Mapping[Any, list[str]], edits: Mapping[str, Any]) -> dict[Any, Any]:
+    """The edit of each thing that has one."""
+    chosen = {}
+    for glob, edit in edits.items():
+        found = [thing for thing, known in names.items() if any(_matches(n, glob) for n in known)]
+        if not found:
+            example = next(iter(names.values()), ["none at all"])[0]
+            raise InputError(
+                f"{glob!r} matches none of the {len(names)} matrices that could be swapped, for "
+                f"example {example}"
+            )
+        chosen.update(dict.fromkeys(found, edit))
+    return chosen
+
+
+def _matches(name: str, glob: str) -> bool:
+    return fnmatchcase(name, glob) or fnmatchcase(name.removesuffix(".weight"), glob)
+
+
+def _described(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"a {type(value).__name__} of {tuple(shape)}"
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _put(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    tensor.copy_(value)

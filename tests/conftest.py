@@ -1,0 +1,71 @@
+"""What all tests share: the command line run in this process, and hypothesis kept repeatable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from checkpoints import CONFIG, one_of_each, write_model
+
+# The same examples on every run and machine; `--hypothesis-profile=thorough` looks for new ones.
+quiet = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+settings.register_profile("repeatable", derandomize=True, max_examples=60, database=None, **quiet)
+settings.register_profile("thorough", max_examples=2000, **quiet)
+settings.load_profile("repeatable")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def isotone(capsys, monkeypatch):
+    """Runs `isotone ARGUMENTS...` in this process, through its entry point."""
+    from isotone.cli.main import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["isotone", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return Run(stopped.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """`one_of_each` in two shards, with companions: a model that no library has heard of."""
+    tensors = list(one_of_each().items())
+    companions = {"tokenizer.json": b"{}", "LICENSE": b"free", "modeling.py": b"pass"}
+    return write_model(
+        tmp_path_factory.mktemp("model") / "source",
+        dict(tensors[:4]),
+        dict(tensors[4:]),
+        config=CONFIG,
+        companions=companions,
+    )
+
+
+@pytest.fixture(scope="session")
+def compressed(model, tmp_path_factory):
+    """That model, K = 6. Not to be written to."""
+    from isotone.pipeline.compress import compress
+
+    out = tmp_path_factory.mktemp("compressed") / "out"
+    compress(model, out, k=6)
+    return out
