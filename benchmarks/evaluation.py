@@ -2,7 +2,8 @@
 
 Per window, in turn: the model alone; `score`; the model and its reference alone; `compare`. The
 overhead is the ratio of the seconds, and of the core seconds, which other work on the machine
-disturbs less. The protocol is that of `isotone eval`: float32, windows of --context tokens.
+disturbs less; on a busy machine set OMP_NUM_THREADS=1 too, for threads that wait for one another
+wait for the other work as well. The protocol is that of `isotone eval`: float32, windows of --context tokens.
 """
 
 import argparse
@@ -93,7 +94,12 @@ def main() -> None:
     )
     found = perplexity(score(model, windows).loss).perplexity
     print(f"perplexity {found.value:.3f} ± {found.standard_error:.3f}")
-    protocol = {"text": Path(given.text).name, "windows": len(windows), "context": given.context}
+    protocol = {
+        "text": Path(given.text).name,
+        "windows": len(windows),
+        "context": given.context,
+        "threads": torch.get_num_threads(),
+    }
     numbers = {"perplexity": vars(found), "cases": cases}
     write_results("evaluation", {"protocol": protocol, **numbers})
 

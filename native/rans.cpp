@@ -192,6 +192,65 @@ __attribute__((target("avx512f,avx512bw,avx512vl,popcnt"))) std::size_t rounds_a
   return round;
 }
 
+// What coding needs of each symbol, for vector lanes.
+struct Lookup {
+  std::uint32_t shares[256] = {};  // frequency | start << 16
+  float reciprocals[256] = {};     // of the frequency, a trifle too small: see code_avx512
+
+  Lookup(const std::uint32_t* frequency, std::size_t k) {
+    std::uint32_t start = 0;
+    for (std::size_t s = 0; s < k; start += frequency[s++]) {
+      shares[s] = frequency[s] | (start << 16);
+      reciprocals[s] = frequency[s] ? static_cast<float>((1.0 - 0x1p-22) / frequency[s]) : 0.0f;
+    }
+  }
+};
+
+// Codes rounds from the last of n ranks towards the first, while there is room for all words of one;
+// returns the number of ranks left. The division is done in float: the quotient is below 2^20, the
+// reciprocal too small by 2^-22 to 7 * 2^-24 in all, so what comes out is the quotient or one less,
+// which the remainder tells. few: k <= 32, the lookup fits registers.
+template <bool few>
+__attribute__((target("avx512f,avx512bw,avx512vl,popcnt"))) std::size_t code_avx512(
+    const Lookup& lookup, const std::uint8_t* ranks, std::size_t n, std::uint32_t* state,
+    const std::uint8_t* words_begin, std::uint8_t*& word) {
+  const __m512i low = _mm512_loadu_si512(lookup.shares), high = _mm512_loadu_si512(lookup.shares + 16);
+  const __m512 low_reciprocals = _mm512_loadu_ps(lookup.reciprocals);
+  const __m512 high_reciprocals = _mm512_loadu_ps(lookup.reciprocals + 16);
+  __m512i x[2] = {_mm512_loadu_si512(state), _mm512_loadu_si512(state + 16)};
+  for (; n > 0 && static_cast<std::size_t>(word - words_begin) >= 2 * lanes; n -= lanes) {
+    for (int v = 1; v >= 0; --v) {
+      const __m512i rank = _mm512_cvtepu8_epi32(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(ranks + n - lanes + 16 * v)));
+      const __m512i share = few ? _mm512_permutex2var_epi32(low, rank, high)
+                                : _mm512_i32gather_epi32(rank, lookup.shares, 4);
+      const __m512 reciprocal =
+          few ? _mm512_permutex2var_ps(low_reciprocals, rank, high_reciprocals)
+              : _mm512_i32gather_ps(rank, lookup.reciprocals, 4);
+      const __m512i frequency = _mm512_and_si512(share, _mm512_set1_epi32(0xffff));
+
+      const __mmask16 spill = _mm512_cmpge_epu32_mask(x[v], _mm512_slli_epi32(frequency, 20));
+      const int n_spilt = __builtin_popcount(spill);
+      word -= 2 * n_spilt;
+      _mm256_mask_storeu_epi16(word, static_cast<__mmask16>((1u << n_spilt) - 1),
+                               _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(spill, x[v])));
+      x[v] = _mm512_mask_srli_epi32(x[v], spill, x[v], 16);
+
+      const __m512i quotient =
+          _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(x[v]), reciprocal));
+      const __m512i rest = _mm512_sub_epi32(x[v], _mm512_mullo_epi32(quotient, frequency));
+      const __mmask16 one_less = _mm512_cmpge_epu32_mask(rest, frequency);
+      const __m512i next = _mm512_add_epi32(_mm512_add_epi32(rest, _mm512_srli_epi32(share, 16)),
+                                            _mm512_slli_epi32(quotient, scale_bits));
+      x[v] = _mm512_mask_add_epi32(next, one_less, next,
+                                   _mm512_sub_epi32(_mm512_set1_epi32(scale), frequency));
+    }
+  }
+  _mm512_storeu_si512(state, x[0]);
+  _mm512_storeu_si512(state + 16, x[1]);
+  return n;
+}
+
 const bool has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("popcnt");
 const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
@@ -227,7 +286,16 @@ std::size_t rans_encode(const std::uint8_t* ranks, std::size_t n, std::size_t k,
   std::fill(x, x + lanes, lower_bound);
   std::uint8_t* const words_begin = out + head;
   std::uint8_t* word = out + capacity;  // rANS writes backwards; moved to its place below
+#ifdef ISOTONE_X86
+  const Lookup lookup(frequency, k);
+#endif
   for (std::size_t end = n; end > 0;) {
+#ifdef ISOTONE_X86
+    if (has_avx512 && end % lanes == 0) {
+      end = (k <= 32 ? code_avx512<true> : code_avx512<false>)(lookup, ranks, end, x, words_begin, word);
+      if (end == 0) break;
+    }
+#endif
     const std::size_t begin = (end - 1) / lanes * lanes;
     if (static_cast<std::size_t>(word - words_begin) < 2 * lanes) {
       // Near the front of the buffer: is there still room for each word of this round?

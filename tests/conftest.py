@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,3 +70,19 @@ def compressed(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("compressed") / "out"
     compress(model, out, k=6)
     return out
+
+
+@pytest.fixture(scope="session")
+def language_models(tmp_path_factory):
+    """A dense language model, its clustered form, what that decompresses to, and a text."""
+    import isotone
+    import language_model
+
+    at = tmp_path_factory.mktemp("language_models")
+    dense = language_model.write_language_model(at / "dense")
+    isotone.compress(dense, at / "clustered", k=6)
+    isotone.decompress(at / "clustered", at / "restored")
+    (at / "text.txt").write_text(language_model.text(), "utf-8")
+    return SimpleNamespace(
+        dense=dense, clustered=at / "clustered", restored=at / "restored", text=at / "text.txt"
+    )

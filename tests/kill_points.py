@@ -20,27 +20,33 @@ from importlib import import_module
 from pathlib import Path
 
 from checkpoints import tree
+from isotone.checkpoint.plan import plan_shards
+from isotone.pipeline.decompress import decompress
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
+stage = import_module("isotone.pipeline.compress")
+stage.plan_shards = functools.partial(plan_shards, shard_bytes=4_000)
+
+
 def run(job, model, out):
     if job == "decompress":
-        import_module("isotone.pipeline.decompress").decompress(model, out, workers=1)
-        return
-    stage = import_module("isotone.pipeline.compress")
-    plan = import_module("isotone.checkpoint.plan")
-    stage.plan_shards = functools.partial(plan.plan_shards, shard_bytes=4_000)
-    stage.compress(model, out, k=6, workers=1, overwrite=job == "overwrite")
+        decompress(model, out, workers=1)
+    else:
+        stage.compress(model, out, k=6, workers=1, overwrite=job == "overwrite")
 
 
 def die_at(n, out):
     """From now on, count the events on paths of OUT, and die before the n-th."""
-    seen = 0
+    seen, places = 0, (str(out), str(out.with_name("." + out.name)))
 
     def hook(event, arguments):
         nonlocal seen
-        if event in EVENTS and any(str(a).startswith(str(out)) for a in arguments[:2]):
+        if event not in EVENTS:
+            return
+        within = arguments[-1] not in (None, -1) and event in ("os.remove", "os.rmdir")  # of a tree
+        if within or any(str(a).startswith(places) for a in arguments[:2]):
             seen += 1
             if seen == n:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -61,44 +67,39 @@ def in_child(task):
 
 
 def main(job, model, out):
+    os.fsync = lambda _: None  # a killed process loses nothing that it wrote; only a machine does
     model, out = Path(model), Path(out)
-    whole = out.with_name("undisturbed")
+    whole, old = out.with_name("undisturbed"), out.with_name("old")
     in_child(lambda: run(job, model, whole))
-    expected = tree(whole)
-    old = None
     if job == "overwrite":
-        in_child(lambda: run("compress", model, out.with_name("old")))
-        old = out.with_name("old")
+        in_child(lambda: run("compress", model, old))
         (old / "old.txt").write_text("of another time")
-    wrong, n = [], 0
-    while True:
+    wrong, n, finished = [], 0, False
+    while not finished:
         n += 1
         for path in out.parent.glob("*out*"):
             shutil.rmtree(path)
-        if old is not None:
+        if old.exists():
             shutil.copytree(old, out)
+        finished = in_child(lambda n=n: (die_at(n, out), run(job, model, out)))
+        wrong += [f"event {n}: {problem}" for problem in problems(job, model, out, finished)]
+    print(json.dumps({"wrong": wrong, "deaths": n - 1}))
 
-        def disturbed(n=n):
-            die_at(n, out.parent / out.name)
-            run(job, model, out)
 
-        finished = in_child(disturbed)
-        found = tree(out) if out.exists() else None
-        if found is not None:
-            found.pop(".lock", None)  # removed last, once everything is in its place
-        if found not in ([expected] if finished else [None, expected, old and tree(old)]):
-            wrong.append(f"after event {n}: half a result")
-        if finished:
-            break
-        if found == expected and job != "overwrite":
-            continue
+def problems(job, model, out, finished):
+    """What is wrong after a death, or after the end."""
+    expected, old = tree(out.with_name("undisturbed")), tree(out.with_name("old"))
+    found = tree(out)
+    found.pop(".lock", None)  # removed last, once everything is in its place
+    if found not in ([expected] if finished else [{}, expected, old]):
+        yield "half a result"
+    if found != expected or job == "overwrite":
         in_child(lambda: run(job, model, out))
         if tree(out) != expected:
-            wrong.append(f"after event {n}: the second run gave something else")
+            yield "the second run gave something else"
         left = sorted(p.name for p in out.parent.iterdir() if "out" in p.name and p != out)
         if left:
-            wrong.append(f"after event {n}: the second run left {left}")
-    print(json.dumps({"wrong": wrong, "deaths": n - 1}))
+            yield f"the second run left {left}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def reference_pack(ranks, width):
 @pytest.mark.parametrize("width", range(1, 9))
 def test_fixed_width_round_trip_at_every_length(width):
     generator = np.random.default_rng(width)
-    for length in range(66):
+    for length in [*range(66), 1000, 4093]:
         for ranks in (
             generator.integers(0, 1 << width, length).astype(np.uint8),
             np.full(length, (1 << width) - 1, np.uint8),

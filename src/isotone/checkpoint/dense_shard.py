@@ -33,14 +33,21 @@ class DenseShard:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         self._starts = {name: 8 + len(text) + start for name, start in starts.items()}
-        self._file = path.open("wb")
-        self._file.truncate(8 + len(text) + position)
-        self._file.write(len(text).to_bytes(8, "little") + text)
-        self._file.flush()
+        self._file = path.open("wb", buffering=0)
+        try:
+            self._file.truncate(8 + len(text) + position)
+            self._write_at(0, len(text).to_bytes(8, "little") + text)
+        except OSError:
+            self.close()
+            path.unlink()
+            raise
 
     def write(self, name: str, offset: int, data: NDArray[np.uint8]) -> None:
         """Put bytes at an offset of a tensor."""
-        view, position = data.data, self._starts[name] + offset
+        self._write_at(self._starts[name] + offset, data.data)
+
+    def _write_at(self, position: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
         while len(view):
             n_written = os.pwrite(self._file.fileno(), view, position)
             view, position = view[n_written:], position + n_written

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from blake3 import blake3
 
@@ -23,6 +23,9 @@ FORMAT_VERSION = 1
 QUANT_METHOD = "isotone"
 
 _HASH_BYTES = 16 << 20
+_TYPES = {"str": str, "str | None": str | None, "int": int, "float": int | float}
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -173,11 +176,12 @@ class Manifest:
                 arguments=body["arguments"],
                 source_bytes=body["source_bytes"],
                 skipped=tuple(body["skipped"]),
-                clustered=tuple(ClusteredRecord(**_shaped(r)) for r in body["clustered"]),
-                kept=tuple(KeptRecord(**_shaped(r)) for r in body["kept"]),
-                files=tuple(FileRecord(**record) for record in body["files"]),
+                clustered=tuple(_record(ClusteredRecord, r) for r in body["clustered"]),
+                kept=tuple(_record(KeptRecord, r) for r in body["kept"]),
+                files=tuple(_record(FileRecord, r) for r in body["files"]),
             )
             intact = manifest.to_text() == text
+            _check_types(manifest)
             manifest._check_names()
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: is damaged: {error!r}") from error
@@ -186,8 +190,15 @@ class Manifest:
         return manifest
 
     def _check_names(self) -> None:
-        """Raise ValueError for a file outside of the directory, or one that isotone hides in it."""
-        for name in [*self.shards, *(record.name for record in self.files)]:
+        """Raise ValueError for a name given twice, and for a file that is not in the directory.
+
+        Names with a dot in front are refused as well: there isotone keeps its own.
+        """
+        tensors = [r.name for r in self.clustered] + [r.name for r in self.kept]
+        files = [record.name for record in self.files]
+        if len(set(tensors)) != len(tensors) or len(set(files)) != len(files):
+            raise ValueError("a name is given twice")
+        for name in [*self.shards, *files]:
             parts = name.split("/")
             if not name or any(part.startswith(".") or not part for part in parts):
                 raise ValueError(f"{name!r} is not the name of a file in the directory")
@@ -205,8 +216,24 @@ def hash_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _shaped(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "shape": tuple(record["shape"])}
+def _record(kind: type[Content], content: dict[str, Any]) -> Content:
+    """A record of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
+    if kind is not FileRecord:
+        content = {**content, "shape": tuple(content["shape"])}
+        if content["dtype"] not in DTYPE_BYTES:
+            raise ValueError(f"dtype {content['dtype']!r}")
+        if not all(type(axis) is int and axis >= 0 for axis in content["shape"]):
+            raise ValueError(f"shape {content['shape']}")
+    record = kind(**content)
+    _check_types(record)
+    return record
+
+
+def _check_types(record: Any) -> None:  # noqa: ANN401 (any of the classes above)
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if not isinstance(value, _TYPES.get(str(field.type), object)):
+            raise TypeError(f"{field.name} is {value!r}")
 
 
 def _canonical(body: dict[str, Any]) -> str:

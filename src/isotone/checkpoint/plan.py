@@ -109,8 +109,12 @@ class Shard:
     @property
     def n_bytes(self) -> int:
         """Dense bytes."""
-        items: list[Clustered | Kept] = [*self.clustered, *self.kept]
-        return sum(item.tensor.n_bytes for item in items)
+        return sum(tensor.n_bytes for tensor in self.tensors)
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """Its tensors."""
+        return [*(item.tensor for item in self.clustered), *(item.tensor for item in self.kept)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Into memory of our own: the pages of a mapping would count as ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class PositionedFile:
             view, position = view[n_read:], position + n_read
         return out
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # `os` may be gone by the time the interpreter drops what is left.
         if self._number >= 0:
-            os.close(self._number)
+            close(self._number)

@@ -183,8 +183,16 @@ def _is_own(directory: Path) -> bool:
 
 
 def _remove_own(directory: Path) -> None:
-    if _is_own(directory):
-        _remove(directory)
+    """Remove a directory of isotone's, or what a killed run left of one: the marker goes last."""
+    if directory.is_symlink() and _is_own(directory):
+        directory.unlink()
+    elif _is_own(directory):
+        for path in directory.iterdir():
+            if path.name != MARKER_FILE:
+                _remove(path)
+        (directory / MARKER_FILE).unlink()
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from isotone.cli.console import print_json, progress_bar, size, stdout
 from isotone.pipeline.compress import CompressSummary, summarise
@@ -99,6 +101,8 @@ def inspect(
         )
     else:
         stdout.print(_inspection_table(inspection))
+        for line in _kept_lines(inspection):
+            stdout.print(line, highlight=False, soft_wrap=True, style="dim")
         stdout.print(_summary_table(str(directory), summary))
 
 
@@ -117,7 +121,8 @@ def verify(
         print_json({"ok": result.ok} | asdict(result))
     else:
         for failure in result.failures:
-            stdout.print(f"[red]failed[/] {failure}", highlight=False, soft_wrap=True)
+            line = Text.assemble(("failed", "red"), f" {failure}")
+            stdout.print(line, highlight=False, soft_wrap=True)
         verdict = "whole" if result.ok else f"damaged: {len(result.failures)} checks failed"
         stdout.print(
             f"{directory} is {verdict} ({result.n_tensors} tensors, {result.n_files} files)",
@@ -190,10 +195,10 @@ def _summary_table(title: str, summary: CompressSummary) -> Table:
 
 
 def _inspection_table(inspection: Inspection) -> Table:
-    table = Table()
-    table.add_column("tensor", overflow="fold")
-    for column in ("shape", "K", "bits", "entropy", "rel. distortion", "protected", "farthest"):
-        table.add_column(column, justify="right", no_wrap=column != "shape")
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("tensor", overflow="fold", min_width=20)
+    for column in ("shape", "K", "bits", "error", "protected", "farthest"):
+        table.add_column(column, justify="right", no_wrap=True)
     for report in inspection.clustered:
         record = report.record
         farthest = f"{abs(report.protected[0].deviations):.1f} σ" if report.protected else ""
@@ -202,17 +207,23 @@ def _inspection_table(inspection: Inspection) -> Table:
             "×".join(map(str, record.shape)),
             str(record.k),
             f"{record.bits_per_weight:.3f}",
-            f"{record.entropy_bits:.3f}",
             f"{record.relative_distortion:.2e}",
             f"{record.n_protected:,}",
             farthest,
         )
-    for kept in inspection.kept:
-        tied = f"tied to {kept.tied_to}" if kept.tied_to else f"kept: {kept.reason}"
-        table.add_row(
-            kept.name, "×".join(map(str, kept.shape)), "", "", "", tied, "", "", style="dim"
-        )
     return table
+
+
+def _kept_lines(inspection: Inspection) -> list[str]:
+    """What was kept as it is, by reason, with a few names of each; `--json` has them all."""
+    names: dict[str, list[str]] = {}
+    for kept in inspection.kept:
+        reason = f"tied to {kept.tied_to}" if kept.tied_to else f"kept as it is, {kept.reason}"
+        names.setdefault(reason, []).append(kept.name)
+    return [
+        f"{reason}: {', '.join(found[:3])}" + (f", and {len(found) - 3} more" * (len(found) > 3))
+        for reason, found in names.items()
+    ]
 
 
 def _tensor_table(report: TensorReport) -> Table:
@@ -226,7 +237,5 @@ def _tensor_table(report: TensorReport) -> Table:
         table.add_column(column, justify="right")
     for weight in report.protected:
         index = ", ".join(map(str, weight.index))
-        table.add_row(
-            f"[{index}]".replace("[", "\\["), f"{weight.value:.5g}", f"{weight.deviations:+.1f}"
-        )
+        table.add_row(f"[{index}]", f"{weight.value:.5g}", f"{weight.deviations:+.1f}")
     return table

@@ -22,8 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-stdout = Console()
-stderr = Console(stderr=True)
+# No markup: names of tensors and files may hold brackets.
+stdout = Console(markup=False)
+stderr = Console(stderr=True, markup=False)
 
 
 class RateColumn(ProgressColumn):
@@ -44,12 +45,14 @@ class ProgressBar:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task: TaskID | None = None
+        self._endless: TaskID | None = None
 
     def begin(self, what: str, total: int, unit: str = "bytes") -> None:
         """Start a stage; total 0: of unknown size."""
-        if self._task is not None and self._bars.tasks[self._task].total is None:
-            self._bars.remove_task(self._task)  # it would go on pulsing
+        if self._endless is not None:
+            self._bars.remove_task(self._endless)  # it would go on pulsing
         self._task = self._bars.add_task(what, total=total or None, unit=unit)
+        self._endless = None if total else self._task
 
     def advance(self, n: int) -> None:
         """So much more is done."""

@@ -184,14 +184,15 @@ class PackedReader:
             self._fail(f"{layout.n_chunks} chunks in {n_bytes} bytes")
         return layout
 
-    def decode(self, chunk: int) -> NDArray[np.uint8]:
+    def decode(self, chunk: int, scratch: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """The ranks of one chunk, each below k.
 
+        scratch: memory for them, of `chunk_weights` or more, used again from chunk to chunk.
         Raises FormatError for bytes that isotone cannot have written.
         """
         _, start, stop = self.layout.span(chunk)
         k = self.layout.k
-        ranks = np.empty(stop - start, np.uint8)
+        ranks = np.empty(stop - start, np.uint8) if scratch is None else scratch[: stop - start]
         coded = self._read(int(self._offsets[chunk]), int(self._offsets[chunk + 1]))
         if self._entries[chunk] & _FIXED_WIDTH_FLAG:
             _native.unpack(coded, rank_bits(k), ranks)

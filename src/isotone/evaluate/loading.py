@@ -6,11 +6,14 @@ transformers how (see models/registration.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
+from transformers.utils import logging
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import MANIFEST_FILE
@@ -124,14 +127,15 @@ def load_model(
         raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     place = {} if _device(device).type == "cpu" else {"device_map": {"": device}}
     try:
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            files.directory,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **place,
-        )
+        with _quietly():
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                files.directory,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **place,
+            )
     except IsotoneError:
         raise
     except Exception as error:  # as above
@@ -176,6 +180,20 @@ def check_same_vocabulary(model: ModelFiles, reference: ModelFiles) -> None:
             f"{reference.name}: its tokenizer is not that of {model.name}; the reference must "
             "share the model's vocabulary"
         )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Transformers without its bar and its table of what is missing, which is said in one line."""
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def _is_clustered(directory: Path) -> bool:

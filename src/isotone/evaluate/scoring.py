@@ -21,7 +21,7 @@ from isotone.errors import InputError
 from isotone.evaluate.windows import Tokens
 
 _SLICE_BYTES = 1 << 20
-_CPU_BATCH_BYTES = 1 << 30
+_CPU_BATCH_BYTES = 512 << 20
 _COPIES = 2  # logits, and as much again for what the model needs to make them
 
 
@@ -109,7 +109,7 @@ def compare(
 
 
 def batch_size(model: PreTrainedModel, context: int, *, n_models: int = 1) -> int:
-    """Windows whose logits fit: in a quarter of a GPU's free memory, or in 1 GiB on the CPU.
+    """Windows whose logits fit: in a quarter of a GPU's free memory, or in 512 MiB on the CPU.
 
     One window at least. A window of 1,024 tokens keeps every core busy by itself.
     """

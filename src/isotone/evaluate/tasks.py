@@ -43,26 +43,24 @@ def prepare_tasks(tasks: Sequence[str | Path]) -> PreparedTasks:
     """
     if find_spec("lm_eval") is None:
         raise MissingExtraError("--tasks", "eval")
-    files = {str(task): Path(task) for task in tasks if Path(task).suffix == SUFFIX}
+    names = [str(task) for task in tasks]
+    files = {name: Path(name) for name in names if Path(name).suffix == SUFFIX}
     questions = {name: read_questions(path) for name, path in files.items()}
     from lm_eval.tasks import TaskManager
 
     with _quiet():
-        manager = TaskManager(include_defaults=len(files) < len(tasks))
+        manager = TaskManager(include_defaults=not files.keys() >= set(names))
     known = set(manager.all_tasks)
-    for name in map(str, tasks):
+    for name in names:
         if name not in files and name not in known:
             close = difflib.get_close_matches(name, known, 3)
             hint = f"close to it: {', '.join(close)}" if close else "lm-eval ls tasks shows them"
             raise InputError(f"{name}: no task of lm-eval, and no {SUFFIX} file; {hint}")
-    specs = [
-        _definition(files[str(task)], questions[str(task)]) if str(task) in files else str(task)
-        for task in tasks
-    ]
-    names = [spec if isinstance(spec, str) else spec["task"] for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
+    shown = [files[name].stem if name in files else name for name in names]
+    for name in shown:
+        if shown.count(name) > 1:
             raise InputError(f"{name}: is named by two tasks; rename the file or leave one out")
+    specs = [_definition(files[name], questions[name]) if name in files else name for name in names]
     return PreparedTasks(specs, manager)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord, Record
-from isotone.pipeline.restore import restore_into
+from isotone.pipeline.restore import dense_pieces, restore_into
 
 TORCH_DTYPES = {
     "BOOL": torch.bool,
@@ -39,18 +39,21 @@ TORCH_DTYPES = {
 }
 """By the names that safetensors gives them."""
 
-Decode = Callable[[CompressedDirectory, Record], torch.Tensor]
+Decode = Callable[[CompressedDirectory, Record, torch.dtype | None], torch.Tensor]
+"""Makes a tensor of a record, in the stored dtype or in another one."""
 
 
 class CheckpointTensor:
     """One dense tensor of the directory, decoded when it is indexed; safe to use in threads.
 
     Has what `transformers` asks of a slice of safetensors: `get_shape`, `get_dtype` and indexing.
-    Indexing decodes the whole tensor and then takes the part.
+    Indexing decodes the whole tensor and then takes the part. What it decodes to is `wanted`, the
+    dtype in which the loader will ask for it, so that nothing of that size is made twice.
     """
 
     def __init__(self, directory: CompressedDirectory, record: Record, decode: Decode) -> None:
         self.record, self.was_read = record, False
+        self.wanted: torch.dtype | None = None
         self._directory, self._decode = directory, decode
 
     @property
@@ -74,7 +77,7 @@ class CheckpointTensor:
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Decode, and take a part (`...` for all); raises FormatError for damaged bytes."""
         self.was_read = True
-        tensor = self._decode(self._directory, self.record)
+        tensor = self._decode(self._directory, self.record, self.wanted)
         return tensor if index is ... else tensor[index]
 
 
@@ -95,10 +98,27 @@ def checkpoint_tensors(
     }
 
 
-def dense_tensor(directory: CompressedDirectory, record: Record) -> torch.Tensor:
-    """A dense tensor in its stored dtype; raises FormatError. Cost: one pass over its weights."""
+def dense_tensor(
+    directory: CompressedDirectory, record: Record, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A dense tensor, in its stored dtype or cast to another; raises FormatError.
+
+    Cost: one pass over its weights; no memory beside the tensor but that of one chunk.
+    """
+    stored = TORCH_DTYPES[record.dtype]
+    if math.prod(record.shape) == 0 or dtype in (None, stored):
+        return _whole(directory, record)
+    out = torch.empty(math.prod(record.shape), dtype=dtype)
+    for start, piece in dense_pieces(directory, record):
+        values = torch.from_numpy(piece).view(stored)
+        out[start : start + len(values)] = values
+    return out.reshape(record.shape)
+
+
+def _whole(directory: CompressedDirectory, record: Record) -> torch.Tensor:
+    stored = TORCH_DTYPES[record.dtype]
+    if math.prod(record.shape) == 0:
+        return torch.empty(record.shape, dtype=stored)
     buffer = torch.empty(record.dense_bytes, dtype=torch.uint8)
     restore_into(directory, record, buffer.numpy())
-    if math.prod(record.shape) == 0:
-        return torch.empty(record.shape, dtype=TORCH_DTYPES[record.dtype])
-    return buffer.view(TORCH_DTYPES[record.dtype]).reshape(record.shape)
+    return buffer.view(stored).reshape(record.shape)

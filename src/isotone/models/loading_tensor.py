@@ -33,14 +33,18 @@ class Loading(Deferred):
         return _noted(func, args, kwargs)
 
 
-def packed_tensor(directory: CompressedDirectory, record: Record) -> torch.Tensor:
+def packed_tensor(
+    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """A clustered tensor of a directory as it will stay in memory; raises FormatError."""
     assert isinstance(record, ClusteredRecord)
     loading: Loading = Loading(Source.of(read_clustered(directory, record)))
     return loading
 
 
-def unread_tensor(directory: CompressedDirectory, record: Record) -> torch.Tensor:
+def unread_tensor(
+    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """A clustered tensor that only goes through the loader to see where it ends up."""
     assert isinstance(record, ClusteredRecord)
     loading: Loading = Loading(Source.of(UnreadWeight(directory, record)))

@@ -140,6 +140,13 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         self._tensors = checkpoint_tensors(self._directory, decode)
         return self._tensors
 
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
+        """The dtype in which the loader will want a tensor; tells the tensor."""
+        wanted = super().get_new_dtype(converter, param, dtype)
+        if isinstance(param, CheckpointTensor):
+            param.wanted = wanted
+        return wanted
+
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         assert self._directory is not None
         setattr(model, DIRECTORY_ATTRIBUTE, self._directory.path)

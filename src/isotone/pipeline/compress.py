@@ -255,8 +255,7 @@ def _record(kind: type[Any], content: dict[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _config(source: Source, first: Shard) -> bytes:
-    tensors = [item.tensor for item in (*first.clustered, *first.kept)]
-    config = compressed_config(source.config, tensors)
+    config = compressed_config(source.config, first.tensors)
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 

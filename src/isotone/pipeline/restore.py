@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord, Record
+from isotone.checkpoint.source import DTYPE_BYTES
 from isotone.codec.packed import PackedReader
 from isotone.core.clustered_tensor import ClusteredTensor, restore
 from isotone.core.float_format import Bits, FloatFormat
@@ -54,6 +55,28 @@ def restore_into(directory: CompressedDirectory, record: Record, out: NDArray[np
         start += len(piece)
 
 
+def dense_pieces(
+    directory: CompressedDirectory, record: Record
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The dense bytes of a tensor piece by piece, each with the position of its first weight.
+
+    A piece's memory is used again for the next one. Hashes nothing; raises FormatError.
+    """
+    if isinstance(record, ClusteredRecord):
+        dtype = FloatFormat(record.dtype).bits_dtype
+        scratch = np.empty(0, dtype)
+        for start, stop, decode in _decoders(directory, record):
+            if len(scratch) < stop - start:
+                scratch = np.empty(stop - start, dtype)
+            decode(scratch[: stop - start])
+            yield start, scratch[: stop - start].view(np.uint8)
+        return
+    start = 0
+    for piece in _kept(directory, record):
+        yield start, piece
+        start += len(piece) // DTYPE_BYTES[record.dtype]
+
+
 def _clustered(
     directory: CompressedDirectory, record: ClusteredRecord
 ) -> Iterator[NDArray[np.uint8]]:
@@ -69,15 +92,23 @@ def _decoders(
     """For each chunk in order: where its weights begin and end, and what writes them."""
     reader = directory.packed(record)
     tensor = directory.values(record, reader)
+    scratch = np.empty(reader.layout.chunk_weights, np.uint8)  # new pages cost more than decoding
     for chunk, matrix, start, stop in reader.spans():
         base = matrix * reader.layout.matrix_weights
-        yield base + start, base + stop, partial(_decode, reader, tensor, chunk, matrix, start)
+        decode = partial(_decode, reader, tensor, chunk, scratch, matrix, start)
+        yield base + start, base + stop, decode
 
 
 def _decode(
-    reader: PackedReader, tensor: ClusteredTensor, chunk: int, matrix: int, start: int, out: Bits
+    reader: PackedReader,
+    tensor: ClusteredTensor,
+    chunk: int,
+    scratch: NDArray[np.uint8],
+    matrix: int,
+    start: int,
+    out: Bits,
 ) -> None:
-    restore(tensor, matrix, start, reader.decode(chunk), out)
+    restore(tensor, matrix, start, reader.decode(chunk, scratch), out)
     first = matrix * reader.layout.matrix_weights + start
     inside = slice(*np.searchsorted(tensor.protected_index, [first, first + len(out)]))
     out[tensor.protected_index[inside] - first] = tensor.protected_value[inside]

@@ -1,0 +1,251 @@
+"""Killed, started twice, out of room: no half result, no lost work, nobody else's files touched."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import CONFIG, Bf16, safetensors_bytes, tree, weights, write_model, write_tree
+from isotone.checkpoint.plan import plan_shards
+from isotone.checkpoint.staging import Staging
+from isotone.errors import FormatError, InputError
+from isotone.pipeline.compress import compress
+from isotone.pipeline.decompress import decompress
+from isotone.pipeline.verify import verify
+
+HERE = Path(__file__).parent
+
+
+def four_matrices(path, n=40, **changed):
+    tensors = {f"{name}.weight": Bf16(weights(n, n, seed=i)) for i, name in enumerate("abcd")}
+    tensors["norm"] = weights(n)
+    tensors |= changed
+    return write_model(path, tensors, config=CONFIG, companions={"tokenizer.json": b"{}"})
+
+
+@pytest.fixture
+def source(tmp_path):
+    return four_matrices(tmp_path / "model")
+
+
+@pytest.fixture
+def one_shard_each(monkeypatch):
+    """Every matrix in a shard of its own; returns the names of shards as they are made."""
+    stage = import_module("isotone.pipeline.compress")
+    small = functools.partial(plan_shards, shard_bytes=4_000)
+    monkeypatch.setattr(stage, "plan_shards", small)
+    made = []
+
+    def count(source, shard, *others):
+        made.append(shard.name)
+        return original(source, shard, *others)
+
+    original = stage.compress_shard
+    monkeypatch.setattr(stage, "compress_shard", count)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("job", "n_deaths"), [("compress", 50), ("overwrite", 60), ("decompress", 20)]
+)
+def test_killed_before_each_dealing_with_the_file_system(job, n_deaths, tmp_path, source):
+    if job == "decompress":
+        compress(source, tmp_path / "small", k=6)
+        source = tmp_path / "small"
+    (tmp_path / "work").mkdir()
+    script = [sys.executable, HERE / "kill_points.py", job, source, tmp_path / "work" / "out"]
+    ended = subprocess.run(script, check=True, capture_output=True, text=True)
+    result = json.loads(ended.stdout)
+    assert result["wrong"] == []
+    assert result["deaths"] >= n_deaths
+
+
+SLOW = """
+import functools, sys
+from isotone.checkpoint.plan import plan_shards
+from isotone.cli import main
+from importlib import import_module
+stage = import_module("isotone.pipeline.compress")
+stage.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
+main.main()
+"""
+
+
+def test_killed_at_random_moments_and_started_again(tmp_path):
+    model = four_matrices(tmp_path / "model", 700)
+    command = [sys.executable, "-c", SLOW, "compress", model, tmp_path / "out", "--workers", "2"]
+    chance = random.Random(5)
+    n_kills = 0
+    for attempt in range(20):
+        # Later kills, up to 4 attempts, then in peace.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            if attempt < 4:
+                time.sleep(chance.uniform(0.4, 0.9))
+                process.kill()
+            process.wait()
+        n_kills += process.returncode == -9
+        if process.returncode == 0:
+            break
+        assert process.returncode == -9
+        assert not (tmp_path / "out").exists()
+    assert n_kills > 0
+    command[command.index(tmp_path / "out")] = tmp_path / "undisturbed"
+    subprocess.run(command, check=True, capture_output=True)
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+class RunInterruptedError(Exception):
+    """What stops a run in these tests."""
+
+
+def interrupted_after(n, model, out, made, monkeypatch, **options):
+    """A run that is stopped when n shards are done."""
+    stage = import_module("isotone.pipeline.compress")
+    proceed = stage.compress_shard
+
+    def interrupted(*arguments):
+        if len(made) == n:
+            raise RunInterruptedError
+        return proceed(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "compress_shard", interrupted)
+        with pytest.raises(RunInterruptedError):
+            compress(model, out, **options)
+    assert len(made) == n
+    assert not out.exists()
+    made.clear()
+
+
+def test_finished_shards_are_not_made_again(source, tmp_path, one_shard_each, monkeypatch):
+    interrupted_after(2, source, tmp_path / "out", one_shard_each, monkeypatch)
+    compress(source, tmp_path / "out")
+    assert one_shard_each == [
+        "model-00003-of-00004.safetensors",
+        "model-00004-of-00004.safetensors",
+    ]
+    compress(source, tmp_path / "other")
+    assert tree(tmp_path / "out") == tree(tmp_path / "other")
+
+
+CHANGES = {
+    "k": ({"k": 8}, None, "arguments was"),
+    "protect": ({"protect": "off"}, None, "arguments was"),
+    "exclude": ({"exclude": ["d*"]}, None, "arguments was"),
+    "weights": ({}, {"d.weight": Bf16(weights(40, 40, seed=9))}, "source was"),
+    "another tensor": ({}, {"more": weights(3)}, "source was"),
+    "config": ({}, {}, "source was"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_job_is_not_mixed_in(name, source, tmp_path, one_shard_each, monkeypatch):
+    options, tensors, said = CHANGES[name]
+    interrupted_after(2, source, tmp_path / "out", one_shard_each, monkeypatch)
+    if tensors is not None:
+        four_matrices(source, **tensors)
+    if name == "config":
+        (source / "config.json").write_text(json.dumps({**CONFIG, "tie_word_embeddings": True}))
+    before = tree(tmp_path / "out.partial")
+    with pytest.raises(InputError, match=f"unfinished work from another source.*{said}"):
+        compress(source, tmp_path / "out", **options)
+    assert tree(tmp_path / "out.partial") == before
+    compress(source, tmp_path / "out", overwrite=True, **options)
+    assert len(one_shard_each) == 4
+    assert verify(tmp_path / "out", against=source).ok
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(source, tmp_path, monkeypatch):
+    stage = import_module("isotone.pipeline.compress")
+    proceed = stage.compress_shard
+
+    def disturbed(*arguments):
+        record = proceed(*arguments)
+        os.utime(source / "model.safetensors", (1, 1))
+        return record
+
+    monkeypatch.setattr(stage, "compress_shard", disturbed)
+    with pytest.raises(InputError, match="changed while they were read"):
+        compress(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_at_once_are_refused(source, tmp_path):
+    with (
+        Staging.open(tmp_path / "out", {"another": "job"}, overwrite=False),
+        pytest.raises(InputError, match="another isotone is at work"),
+    ):
+        compress(source, tmp_path / "out", overwrite=True)
+
+
+def test_what_appears_at_out_meanwhile_is_not_replaced(source, tmp_path, monkeypatch):
+    stage = import_module("isotone.pipeline.compress")
+    proceed = stage.compress_shard
+
+    def meanwhile(*arguments):
+        write_tree(tmp_path / "out", {"mine.txt": b"mine"})
+        return proceed(*arguments)
+
+    monkeypatch.setattr(stage, "compress_shard", meanwhile)
+    with pytest.raises(InputError, match="exists; choose another OUT"):
+        compress(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"mine.txt": b"mine"}
+
+
+def test_overwrite_replaces_what_isotone_wrote(source, tmp_path):
+    out = tmp_path / "out"
+    compress(source, out, k=4)
+    with pytest.raises(InputError, match="exists; choose another OUT, or give --overwrite"):
+        compress(source, out, k=6)
+    first = tree(out)
+    compress(source, out, k=6, overwrite=True)
+    assert tree(out) != first
+    decompress(out, tmp_path / "dense")
+    decompress(out, tmp_path / "dense", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dense", "model", "out"]
+
+
+@pytest.mark.parametrize("place", ["out", "out.partial", "out.old", ".out.replaced"])
+def test_files_of_others_are_never_removed(place, source, tmp_path):
+    mine = {"mine.txt": b"mine", "model.safetensors": b"mine too", "deep/er.txt": b"mine"}
+    write_tree(tmp_path / place, mine)
+    if place in ("out", "out.partial"):
+        with pytest.raises(InputError, match="was not written by isotone"):
+            compress(source, tmp_path / "out", overwrite=True)
+    else:
+        compress(source, tmp_path / "out", k=4)
+        if place == "out.old":
+            compress(source, tmp_path / "out", k=6, overwrite=True)
+        else:
+            with pytest.raises(InputError, match="cannot be written: Directory not empty"):
+                compress(source, tmp_path / "out", k=6, overwrite=True)
+    assert tree(tmp_path / place) == mine
+
+
+def test_an_exception_leaves_no_result_and_no_scratch(source, tmp_path, one_shard_each):
+    four_matrices(source, **{"c.weight": Bf16(np.full((40, 40), np.nan))})
+    with pytest.raises(InputError, match=r"c\.weight: 1600 of its weights are NaN"):
+        compress(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not [name for name in tree(tmp_path / "out.partial") if name.endswith(".tmp")]
+    compress(source, tmp_path / "out", overwrite=True, exclude=["c"])
+    assert len(one_shard_each) == 3 + 4
+
+
+def test_a_source_that_loses_bytes_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    content = safetensors_bytes({"a": weights(40, 40), "b": weights(40, 40)})
+    path.write_bytes(content[:-1])
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        compress(path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
