@@ -2,8 +2,8 @@
 
 Per window, in turn: the model alone; `score`; the model and its reference alone; `compare`. The
 overhead is the ratio of the seconds, and of the core seconds, which other work on the machine
-disturbs less; on a busy machine set OMP_NUM_THREADS=1 too, for threads that wait for one another
-wait for the other work as well. The protocol is that of `isotone eval`: float32, windows of --context tokens.
+disturbs less; on a busy one set OMP_NUM_THREADS=1 as well, for threads that wait for one another
+wait for all that other work too. The protocol is that of `isotone eval`: float32.
 """
 
 import argparse

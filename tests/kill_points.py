@@ -27,10 +27,11 @@ EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtr
 
 
 stage = import_module("isotone.pipeline.compress")
-stage.plan_shards = functools.partial(plan_shards, shard_bytes=4_000)
 
 
 def run(job, model, out):
+    shard_bytes = 4_000 if job == "compress" else 1 << 20  # several shards, or one
+    stage.plan_shards = functools.partial(plan_shards, shard_bytes=shard_bytes)
     if job == "decompress":
         decompress(model, out, workers=1)
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 import subprocess
 import sys
 
@@ -21,15 +19,19 @@ def source(tmp_path):
     return write_model(tmp_path / "model", tensors, config={"a": 1})
 
 
-def limited():
-    """No file may grow beyond the limit: a full disk, as far as one file can tell."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+# No file may grow beyond the limit: a full disk, as far as one file can tell.
+LIMITED = f"""
+import resource, signal
+from isotone.cli.main import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))
+main()
+"""
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-m", "isotone.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+def run(*arguments, program="from isotone.cli.main import main; main()"):
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def one_line(ended, said):
@@ -45,7 +47,7 @@ def test_no_room_for_a_file(command, source, tmp_path):
         compress(source, tmp_path / "small")
         source = tmp_path / "small"
     out = tmp_path / "out"
-    one_line(run(command, source, out, preexec_fn=limited), "cannot be written: File too large")
+    one_line(run(command, source, out, program=LIMITED), "cannot be written: File too large")
     assert not out.exists()
     assert all(len(content) < LIMIT for content in tree(tmp_path / "out.partial").values())
     assert not list((tmp_path / "out.partial").glob(".*.safetensors.tmp"))

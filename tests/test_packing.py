@@ -176,6 +176,36 @@ def test_a_chunk_takes_the_smaller_of_two_codings(k):
             assert np.array_equal(reader.decode(0), ranks)
 
 
+PADDING = bytes(7)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "padding", "said"),
+    [
+        (0x24, PADDING, None),
+        (0x24, bytes(6) + b"\1", "its padding is not zero"),
+        (0x24, b"\1" + bytes(6), "its padding is not zero"),
+        (0x24, bytes(6), "its chunks end at byte 33"),
+        (0x24, bytes(15), "its chunks end at byte 33"),
+        (0x64, PADDING, "bits behind its last rank"),
+    ],
+)
+def test_what_is_not_needed_is_zero(ranks, padding, said):
+    # Ranks 0, 1 and 2 in two bits each; two bits and seven bytes are left.
+    layout = PackedLayout((3,), FloatFormat.F32, 3, 1)
+    packed = layout.header([1 | 1 << 31]) + bytes([ranks]) + padding
+    packed = np.frombuffer(packed, np.uint8)
+
+    def read():
+        return PackedReader(lambda a, b: packed[a:b], len(packed), "h.weight").decode(0)
+
+    if said is None:
+        assert read().tolist() == [0, 1, 2]
+    else:
+        with pytest.raises(FormatError, match=said):
+            read()
+
+
 def test_ranks_beyond_k_are_refused():
     # Three ranks in two bits leave room for a fourth.
     layout = PackedLayout((4,), FloatFormat.F32, 3, 1)

@@ -74,6 +74,16 @@ def test_refined_borders_leave_next_to_nothing_of_the_gap(kind, k, monkeypatch):
     assert fitted(bits, FloatFormat.F32, k).distortion <= exact * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("k", [4, 16, 64])
+def test_the_recorded_gap_holds_where_borders_were_not_refined(k, monkeypatch):
+    bits = as_bits(sample("narrow", k))
+    exact = fitted(bits, FloatFormat.F32, k).distortion
+    monkeypatch.setattr(points_module, "MAX_DISTINCT", 50)
+    monkeypatch.setattr("isotone.core.fit._REFINEMENTS", 0)
+    found = fitted(bits, FloatFormat.F32, k)
+    assert 1e-4 * exact < found.distortion - exact <= found.optimality_gap
+
+
 @pytest.mark.usefixtures("binned")
 @pytest.mark.parametrize("kind", KINDS)
 def test_bins_keep_number_sum_and_squares(kind):
