@@ -208,6 +208,8 @@ def test_arrays_of_other_kinds_are_refused_rather_than_cast():
     for dtype in ("float64", "int32", "complex64", "bool", ">f4"):
         with pytest.raises(InputError, match="expected float32, float16 or bfloat16"):
             cluster(np.ones((3, 3), dtype), 2)
+    with pytest.raises(InputError, match="expected a NumPy array"):
+        cluster([[1.0]], 2)
     for shape in ((3,), (0, 3)):
         with pytest.raises(InputError, match="a stack of shape"):
             cluster(np.ones(shape, np.float32), 2, stack=True)

@@ -28,8 +28,10 @@ def cluster(
     protect: which weights to store exactly: `auto`, `off` or a fraction of them.
     stack: the first axis counts matrices; each gets a codebook of its own.
 
-    Raises InputError for any other dtype or k, for NaN or infinity, and for no weights.
+    Raises InputError for what is no array, any other dtype or k, for NaN or infinity, and for no weights.
     """
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"a {type(array).__name__} was given; expected a NumPy array")
     float_format = _FORMATS.get(array.dtype.name) if array.dtype.isnative else None
     if float_format is None:
         raise InputError(f"the array is {array.dtype}; expected float32, float16 or bfloat16")

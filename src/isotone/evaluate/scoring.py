@@ -20,7 +20,7 @@ from isotone.engine.local import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluate.windows import Tokens
 
-_SLICE_BYTES = 1 << 20
+_SLICE_BYTES = 2 << 20
 _CPU_BATCH_BYTES = 512 << 20
 _COPIES = 2  # logits, and as much again for what the model needs to make them
 
