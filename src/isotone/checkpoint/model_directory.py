@@ -58,6 +58,9 @@ class ModelDirectory:
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
         return self._file_of[tensor.name].read(tensor, start, stop)
 
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        self._file_of[tensor.name].forget(tensor, start, stop)
+
     def identity(self) -> dict[str, Any]:
         config = json.dumps(self.config, sort_keys=True).encode()
         return {
@@ -86,6 +89,9 @@ class SingleFile:
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
         return self.file.read(tensor, start, stop)
+
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        self.file.forget(tensor, start, stop)
 
     def identity(self) -> dict[str, Any]:
         return files_identity([self.file.path])

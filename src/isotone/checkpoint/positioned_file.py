@@ -42,6 +42,14 @@ class PositionedFile:
             view, position = view[n_read:], position + n_read
         return out
 
+    def forget(self, n_bytes: int, position: int) -> None:
+        """Let go of bytes that will not be read again, where the system can.
+
+        A page that is used again costs far less than a fresh one, on virtual machines above all.
+        """
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._number, position, n_bytes, os.POSIX_FADV_DONTNEED)
+
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         # `os` may be gone by the time the interpreter drops what is left.
         if self._number >= 0:

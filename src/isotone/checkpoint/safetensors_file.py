@@ -69,9 +69,15 @@ class SafetensorsFile:
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes of elements start to stop of a tensor; raises FormatError if they are gone."""
+        return self._file.read(*self._place(tensor, start, stop))
+
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Let go of elements that will not be read again."""
+        self._file.forget(*self._place(tensor, start, stop))
+
+    def _place(self, tensor: TensorInfo, start: int, stop: int) -> tuple[int, int]:
         itemsize = DTYPE_BYTES[tensor.dtype]
-        position = self.offsets[tensor.name] + start * itemsize
-        return self._file.read((stop - start) * itemsize, position)
+        return (stop - start) * itemsize, self.offsets[tensor.name] + start * itemsize
 
 
 def _read_header(file: PositionedFile, path: Path) -> tuple[dict[str, Any], int]:

@@ -95,6 +95,10 @@ class Source(Protocol):
         """
         ...
 
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Elements start to stop will not be read again: a hint."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """What must not change between two runs that share work: files, sizes, times (JSON)."""
         ...

@@ -28,7 +28,7 @@ def cluster(
     protect: which weights to store exactly: `auto`, `off` or a fraction of them.
     stack: the first axis counts matrices; each gets a codebook of its own.
 
-    Raises InputError for what is no array, any other dtype or k, for NaN or infinity, and for no weights.
+    Raises InputError for what is no array, for any other dtype or k, NaN, infinity, and no weights.
     """
     if not isinstance(array, np.ndarray):
         raise InputError(f"a {type(array).__name__} was given; expected a NumPy array")

@@ -71,12 +71,13 @@ class Points:
     @property
     def mean(self) -> float:
         """The mean of all weights."""
-        return float(self.counts @ self.values) / self.n_weights
+        return float((self.counts * self.values).sum()) / self.n_weights
 
     @property
     def squares_about_mean(self) -> float:
         """The sum of squares of all weights about their mean: what distortion is relative to."""
-        return float(self.counts @ (self.values - self.mean) ** 2 + self.within.sum())
+        # Not a dot product: BLAS splits one by the number of cores, and its last digits with it.
+        return float((self.counts * (self.values - self.mean) ** 2 + self.within).sum())
 
     def where(self, keep: NDArray[np.bool_]) -> Points:
         """The points that `keep` ([n] bool) names."""

@@ -124,7 +124,7 @@ def _limit(
     """The squared error above which a weight is protected, given what is protected so far."""
     if rule.fraction is None:
         clustered = ~chosen
-        distortion = points.counts[clustered] @ errors[clustered] + points.within[clustered].sum()
+        distortion = (points.counts * errors + points.within)[clustered].sum()
         mean = float(distortion) / int(points.counts[clustered].sum())
         return 2.0 * math.log(2.0) * (GAP_BITS + value_bits) * mean
     order = np.argsort(-errors, kind="stable")

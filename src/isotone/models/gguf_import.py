@@ -78,6 +78,9 @@ class GgufSource:
         bits = self._readers[tensor.name].read(self.file, start, stop)
         return np.ascontiguousarray(bits).view(np.uint8)
 
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Do nothing: blocks are small, and their rows may be read in another order."""
+
     def identity(self) -> dict[str, Any]:
         """Give the file's size and time, and a digest of its first bytes."""
         return files_identity([self.file.path])

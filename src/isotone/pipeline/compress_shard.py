@@ -8,8 +8,10 @@ each worker, whatever the size of a tensor, and the bytes written do not depend 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ from isotone.core.fit import Fit, fit
 from isotone.core.float_format import Bits, FloatFormat
 from isotone.engine.local import Progress, Workers
 from isotone.pipeline.tensor_sink import Piece, SmallArray, TensorSink
+
+_CACHED_SHARE = 0.25
+"""Sources larger than this share of the machine's memory would push all else out of its cache."""
 
 PIECE_WEIGHTS = 16 * CHUNK_WEIGHTS
 """Weights that are read, coded and written as one: 8 MiB of bfloat16."""
@@ -147,6 +152,8 @@ def _encode(source: Source, job: _Job) -> Piece:
     matrix, plan = job.matrix, job.matrix.plan
     float_format = FloatFormat(plan.tensor.dtype)
     dense = source.read(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+    if source.n_bytes > _CACHED_SHARE * _memory_bytes():
+        source.forget(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
     bits = dense.view(float_format.bits_dtype)
     ranks = np.empty(len(bits), np.uint8)
     positions = job.fit.labeller.assign(bits, ranks)
@@ -169,6 +176,11 @@ def _encode(source: Source, job: _Job) -> Piece:
         positions=positions + (matrix.start + job.start),
         values=bits[positions],
     )
+
+
+@cache
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _copy(

@@ -143,4 +143,4 @@ class TensorSink:
 def _entropy_bits(fit: Fit) -> float:
     """Bits that a matrix's ranks hold: the sum of -log2 of each one's share."""
     counts = fit.counts[fit.counts > 0].astype(np.float64)
-    return float(counts @ np.log2(fit.n_weights / counts))
+    return float((counts * np.log2(fit.n_weights / counts)).sum())
