@@ -8,8 +8,10 @@
 
 #include "assign.hpp"
 #include "bits.hpp"
+#include "entropy.hpp"
 #include "histogram.hpp"
 #include "rans.hpp"
+#include "scale.hpp"
 #include "solver.hpp"
 
 namespace nb = nanobind;
@@ -107,6 +109,45 @@ NB_MODULE(_native, m) {
   }, release);
   m.def("gather32", [](In<u8> ranks, In<u32> table, Out<u32> out) {
     isotone::gather32(ranks.data(), ranks.size(), table.data(), out.data());
+  }, release);
+
+  m.def("partition", [](In<double> values, In<double> weights, double bit, double centroid,
+                        double protected_weight, Out<std::int32_t> labels) {
+    isotone::partition(values.data(), weights.data(), values.size(), {bit, centroid, protected_weight},
+                       labels.data());
+  }, release);
+  m.def("settle", [](In<double> values, In<double> weights, double bit, double centroid,
+                     double protected_weight, Out<std::int32_t> labels) {
+    return isotone::settle(values.data(), weights.data(), values.size(), {bit, centroid, protected_weight},
+                           labels.data());
+  }, release);
+
+  m.def("balance", [](In<u8> bits, int format, In<float> inverse, Out<float> row, Out<double> column) {
+    std::vector<float> scratch(2 * column.size());
+    isotone::balance(bits.data(), isotone::Format(format), row.size(), column.size(), inverse.data(),
+                     row.data(), column.data(), scratch.data());
+  }, release);
+  m.def("moments", [](In<u8> bits, int format, std::size_t n) {
+    double sums[2];
+    {
+      nb::gil_scoped_release unlocked;
+      isotone::moments(bits.data(), isotone::Format(format), n, sums);
+    }
+    return nb::make_tuple(sums[0], sums[1]);
+  });
+  m.def("divide", [](In<u8> bits, int format, std::size_t position, In<float> inverse_row,
+                     In<float> inverse_column, Out<u16> keys) {
+    isotone::divide(bits.data(), isotone::Format(format), keys.size(), position, inverse_column.size(),
+                    inverse_row.data(), inverse_column.data(), keys.data());
+  }, release);
+  m.def("multiply", [](In<u8> ranks, std::size_t position, In<float> codebook, In<float> row,
+                       In<float> column, int format, Out<u8> out) {
+    std::vector<float> scratch(256 + column.size());
+    isotone::multiply(ranks.data(), ranks.size(), position, column.size(), codebook.data(), codebook.size(),
+                      row.data(), column.data(), isotone::Format(format), out.data(), scratch.data());
+  }, release);
+  m.def("squared_error", [](In<u8> a, In<u8> b, int format, std::size_t n) {
+    return isotone::squared_error(a.data(), b.data(), isotone::Format(format), n);
   }, release);
 
   m.def("pack", [](In<u8> ranks, unsigned width, Out<u8> out) {

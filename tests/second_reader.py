@@ -69,9 +69,9 @@ def dense_tensor(parts):
     values = np.stack([codebook[m][ranks[m]] for m in range(n_matrices)])
     values = values.reshape(n_matrices, n_rows, -1)
     if "_row_scale" in parts:
-        values = values * parts["_row_scale"].astype("<f4").reshape(n_matrices, n_rows, 1)
+        values = values * factors(parts["_row_scale"]).reshape(n_matrices, n_rows, 1)
     if "_column_scale" in parts:
-        values = values * parts["_column_scale"].astype("<f4").reshape(n_matrices, 1, -1)
+        values = values * factors(parts["_column_scale"]).reshape(n_matrices, 1, -1)
     weights = rounded(values.reshape(-1), tag)
     position, n_read = -1, 0
     for entry in parts.get("_protected_index", ()):
@@ -80,6 +80,14 @@ def dense_tensor(parts):
             weights[position] = parts["_protected_value"][n_read]
             n_read += 1
     return weights.reshape(shape)
+
+
+def factors(stored):
+    """float32 factors, of numbers or of codes."""
+    if stored.dtype != np.uint8:
+        return stored.astype("<f4")
+    powers = [2.0 ** ((code - 128) / 8) for code in stored.reshape(-1).tolist()]
+    return np.array(powers).astype("<f4")
 
 
 def rounded(values, tag):

@@ -72,7 +72,7 @@ def place(tmp_path_factory):
     (root / "unmanifested" / "isotone.json").unlink()
     (root / "foreign" / "config.json").write_text("{}")
     manifest = (root / "future" / "isotone.json").read_text()
-    (root / "future" / "isotone.json").write_text(manifest.replace('version": 1', 'version": 7', 1))
+    (root / "future" / "isotone.json").write_text(manifest.replace('version": 2', 'version": 7', 1))
     (root / "headless" / "model.safetensors").unlink()
     return root
 
@@ -142,7 +142,7 @@ WRONG = {
     "inspect none": "none: no such directory",
     "inspect good": "good: has no isotone.json",
     "inspect damaged": "damaged/isotone.json: is damaged",
-    "inspect future": "future/isotone.json: has format version 7; this isotone reads 1",
+    "inspect future": "future/isotone.json: has format version 7; this isotone reads 1, 2",
     "inspect foreign": "foreign/config.json: has no quantization_config",
     "inspect headless": "headless/model.safetensors: cannot be read: No such file",
     "inspect small --tensor b": "b: no such clustered tensor in",

@@ -202,7 +202,7 @@ BROKEN = {
     "codebook with NaN": (CODEBOOK, floats(5, fill=np.nan)),
     "infinite codebook": (CODEBOOK, floats(5, fill=np.inf)),
     "short row scale": (ROW_SCALE, floats(7)),
-    "row scale of bytes": (ROW_SCALE, StoredArray("U8", np.ones(8, np.uint8))),
+    "row scale of integers": (ROW_SCALE, StoredArray("U16", np.ones(8, np.uint16))),
     "row scale of zero": (ROW_SCALE, halves(8, fill=0)),
     "negative column scale": (COLUMN_SCALE, floats(9, fill=-1)),
     "column scale of NaN": (COLUMN_SCALE, floats(9, fill=np.nan)),

@@ -62,7 +62,7 @@ def test_companions_go_along_and_the_config_is_only_added_to(compressed, model):
         assert (compressed / name).read_bytes() == (model / name).read_bytes()
     config = json.loads((compressed / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "isotone"
-    assert config["quantization_config"]["format_version"] == 1
+    assert config["quantization_config"]["format_version"] == 2
     assert {key: config[key] for key in CONFIG} == CONFIG
     recorded = {record["name"]: record for record in manifest_of(compressed)["files"]}
     others = tree(compressed).keys() - {"isotone.json", ".isotone"}
@@ -116,6 +116,8 @@ def test_recorded_figures_are_those_of_the_file(compressed):
         assert record["entropy_bits"] == pytest.approx(entropy / ranks.size, rel=1e-9)
         assert record["n_protected"] == len(arrays.get(name + "_protected_value", ()))
         assert record["k"] == arrays[name + "_codebook"].shape[-1] == 6
+        scales = [suffix for suffix in ("_row_scale", "_column_scale") if name + suffix in arrays]
+        assert record["scale"] == ("none", "row", "both")[len(scales)]
         assert record["optimality_gap"] == 0.0
 
 
@@ -170,10 +172,12 @@ def test_bytes_do_not_depend_on_workers_where_tensors_are_cut_into_pieces(
     # Pieces of a few chunks, so that tensors of this size have many of both.
     stage = import_module("isotone.pipeline.compress_shard")
     packed = import_module("isotone.codec.packed")
+    matrix = import_module("isotone.pipeline.planned_matrix")
     for module in (stage, packed):
         monkeypatch.setattr(module, "CHUNK_WEIGHTS", 256)
     monkeypatch.setattr(packed.PackedLayout.__init__, "__defaults__", (256,))
-    monkeypatch.setattr(stage, "PIECE_WEIGHTS", 1024)
+    for module in (stage, matrix):
+        monkeypatch.setattr(module, "PIECE_WEIGHTS", 1024)
     for workers in (1, 2, 3, 16):
         compress(model, tmp_path / str(workers), k=6, workers=workers)
     assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "3")

@@ -147,7 +147,7 @@ def set_value(kind, key, value):
 
 
 FORGERIES = {
-    "format version": lambda body: body.update(format_version=2),
+    "format version": lambda body: body.update(format_version=3),
     "no clustered": lambda body: body.pop("clustered"),
     "a key more": lambda body: body.update(more=1),
     "a record's key more": set_value("clustered", "more", 1),

@@ -40,6 +40,48 @@ def gather16(
 def gather32(
     ranks: NDArray[np.uint8], table: NDArray[np.uint32], out: NDArray[np.uint32]
 ) -> None: ...
+def partition(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    bit: float,
+    centroid: float,
+    protected_weight: float,
+    labels: NDArray[np.int32],
+) -> None: ...
+def settle(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    bit: float,
+    centroid: float,
+    protected_weight: float,
+    labels: NDArray[np.int32],
+) -> float: ...
+def balance(
+    bits: NDArray[np.uint8],
+    format: int,
+    inverse: NDArray[np.float32],
+    row: NDArray[np.float32],
+    column: NDArray[np.float64],
+) -> None: ...
+def moments(bits: NDArray[np.uint8], format: int, n: int) -> tuple[float, float]: ...
+def divide(
+    bits: NDArray[np.uint8],
+    format: int,
+    position: int,
+    inverse_row: NDArray[np.float32],
+    inverse_column: NDArray[np.float32],
+    keys: NDArray[np.uint16],
+) -> None: ...
+def multiply(
+    ranks: NDArray[np.uint8],
+    position: int,
+    codebook: NDArray[np.float32],
+    row: NDArray[np.float32],
+    column: NDArray[np.float32],
+    format: int,
+    out: NDArray[np.uint8],
+) -> None: ...
+def squared_error(a: NDArray[np.uint8], b: NDArray[np.uint8], format: int, n: int) -> float: ...
 def pack(ranks: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> None: ...
 def unpack(packed: NDArray[np.uint8], width: int, ranks: NDArray[np.uint8]) -> None: ...
 def rans_encode(ranks: NDArray[np.uint8], k: int, out: NDArray[np.uint8]) -> int: ...

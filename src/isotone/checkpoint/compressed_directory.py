@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.manifest import (
-    FORMAT_VERSION,
     MANIFEST_FILE,
     QUANT_METHOD,
+    READ_VERSIONS,
     ClusteredRecord,
     KeptRecord,
     Manifest,
@@ -131,10 +131,10 @@ def _check_config(path: Path) -> None:
             f"{QUANT_METHOD!r}; it is not the one that isotone wrote"
         )
     version = quantization.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         raise FormatError(
             f"{path / CONFIG_FILE}: has format version {version!r}; this isotone reads "
-            f"{FORMAT_VERSION}; install the isotone that wrote it"
+            f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
         )
 
 

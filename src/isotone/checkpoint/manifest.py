@@ -19,7 +19,8 @@ from isotone.checkpoint.source import DTYPE_BYTES
 from isotone.errors import FormatError
 
 MANIFEST_FILE = "isotone.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
 QUANT_METHOD = "isotone"
 
 _HASH_BYTES = 16 << 20
@@ -33,7 +34,7 @@ class ClusteredRecord:
     """One clustered tensor.
 
     file: the shard that holds its arrays. n_matrices: 1, or the height of the stack.
-    k: centroids of each codebook, at most what was asked for.
+    k: centroids of each codebook, at most what was asked for. scale: none, row or both factors.
     stored_bytes: all of its arrays. entropy_bits: of its ranks, per weight.
     distortion: sum of squared errors of the restored weights; relative_distortion divides by the
         sum of squares about the mean (of each matrix). optimality_gap: see points.optimality_gap.
@@ -47,6 +48,7 @@ class ClusteredRecord:
     file: str
     n_matrices: int
     k: int
+    scale: str
     n_protected: int
     stored_bytes: int
     entropy_bits: float
@@ -134,9 +136,15 @@ class Manifest:
     kept: tuple[KeptRecord, ...]
     files: tuple[FileRecord, ...]
 
+    format_version: int = FORMAT_VERSION
+
     def to_text(self) -> str:
         """The canonical text, digest included."""
-        body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        content = asdict(self)
+        body = {"format_version": content.pop("format_version"), **content}
+        if self.format_version == 1:  # which knew no factors in what isotone wrote
+            for record in body["clustered"]:
+                del record["scale"]
         return _canonical({**body, "digest": blake3(_canonical(body).encode()).hexdigest()})
 
     @property
@@ -165,20 +173,22 @@ class Manifest:
         except (OSError, ValueError, RecursionError) as error:
             raise FormatError(f"{path}: cannot be read: {error}") from error
         version = body.get("format_version") if isinstance(body, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in READ_VERSIONS:
             raise FormatError(
-                f"{path}: has format version {version!r}; this isotone reads {FORMAT_VERSION}; "
-                "install the isotone that wrote it"
+                f"{path}: has format version {version!r}; this isotone reads "
+                f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
             )
+        older = {"scale": "none"} if version == 1 else {}
         try:
             manifest = cls(
                 isotone_version=body["isotone_version"],
                 arguments=body["arguments"],
                 source_bytes=body["source_bytes"],
                 skipped=tuple(body["skipped"]),
-                clustered=tuple(_record(ClusteredRecord, r) for r in body["clustered"]),
+                clustered=tuple(_record(ClusteredRecord, older | r) for r in body["clustered"]),
                 kept=tuple(_record(KeptRecord, r) for r in body["kept"]),
                 files=tuple(_record(FileRecord, r) for r in body["files"]),
+                format_version=version,
             )
             intact = manifest.to_text() == text
             _check_types(manifest)

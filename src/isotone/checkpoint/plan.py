@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -9,9 +10,12 @@ from fnmatch import fnmatchcase
 from isotone.checkpoint.source import Source, TensorInfo
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import MAX_AXES, PackedLayout
+from isotone.core.assigned import Method
+from isotone.core.balance import ScaleRule
 from isotone.core.cluster import check_k
+from isotone.core.entropy import EntropyMethod
 from isotone.core.float_format import FloatFormat
-from isotone.core.protection import Protection
+from isotone.core.protection import KMeansMethod, Protection
 from isotone.errors import InputError
 
 SHARD_BYTES = 4 << 30
@@ -22,10 +26,23 @@ _SMALLEST_STACKED_AXIS = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """How a matrix is clustered."""
+    """How a matrix is clustered.
+
+    k: how many centroids; with a price, at most. protect, scale: rules for protected weights and
+    for factors. price: of a bit (see EntropyMethod), None for plain k-means.
+    """
 
     k: int = 16
     protect: Protection = field(default_factory=Protection)
+    scale: ScaleRule = ScaleRule.AUTO
+    price: float | None = None
+
+    @property
+    def method(self) -> Method:
+        """What clusters the points of a matrix."""
+        if self.price is None:
+            return KMeansMethod(self.k, self.protect)
+        return EntropyMethod(self.price, self.k, protect=self.protect.fraction is None)
 
 
 @dataclass(frozen=True)
@@ -53,9 +70,11 @@ class Rule:
                 settings = replace(settings, k=parse_k(value))
             elif key == "protect":
                 settings = replace(settings, protect=Protection.parse(value))
+            elif key == "scale":
+                settings = replace(settings, scale=ScaleRule.parse(value))
             else:
                 raise InputError(
-                    f"set {self.glob!r}: {key!r} is not a setting; expected k, protect"
+                    f"set {self.glob!r}: {key!r} is not a setting; expected k, protect, scale"
                 )
         return settings
 
@@ -71,9 +90,18 @@ class Clustered:
     @property
     def layout(self) -> PackedLayout:
         """How its ranks will be packed, for codebooks of full length."""
-        return PackedLayout(
-            self.tensor.shape, FloatFormat(self.tensor.dtype), self.settings.k, self.n_matrices
-        )
+        return self.layout_for(self.settings.k)
+
+    def layout_for(self, k: int) -> PackedLayout:
+        """How its ranks will be packed, for codebooks of length k."""
+        dtype = FloatFormat(self.tensor.dtype)
+        return PackedLayout(self.tensor.shape, dtype, k, self.n_matrices)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and columns of each matrix: its first axis, and all others flattened."""
+        shape = self.tensor.shape[1:] if self.n_matrices > 1 else self.tensor.shape
+        return shape[0], math.prod(shape[1:])
 
 
 @dataclass(frozen=True)

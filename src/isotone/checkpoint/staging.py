@@ -68,6 +68,15 @@ class Staging:
         self.scratch(name).rename(self.directory / name)
         self.write(f".{name}.json", json.dumps(record).encode())
 
+    def note(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
+        """What was noted under a name by this job, or None."""
+        path = self.directory / f".note-{name}.json"
+        return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+    def take_note(self, name: str, content: Any) -> None:  # noqa: ANN401 (JSON)
+        """Note something that a resumed run should not have to find again."""
+        self.write(f".note-{name}.json", json.dumps(content).encode())
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
         _write(self.directory / name, content)

@@ -35,9 +35,23 @@ def compress(
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
-    k: Annotated[int, typer.Option("--k", help="Shared values of each matrix, 2 to 256.")] = 16,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", help="Shared values of each matrix, 2 to 256: 16 by default."),
+    ] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option(metavar="B", help="Instead of K: bits on disk for each clustered weight."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="kmeans, or entropy (fewest bytes for the error; with --bits)."),
+    ] = None,
     protect: Annotated[
         str, typer.Option(help="Weights to store exactly: auto, off, or a fraction of them.")
+    ] = "auto",
+    scale: Annotated[
+        str, typer.Option(help="Factors of rows and columns: auto, none, row, both.")
     ] = "auto",
     include: Annotated[
         list[str] | None, typer.Option(help="Cluster only tensors that match GLOB (repeatable).")
@@ -47,7 +61,7 @@ def compress(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="GLOB:k=64,protect=off for some tensors (repeatable)."),
+        typer.Option("--set", help="GLOB:k=64,scale=row for some tensors (repeatable)."),
     ] = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -60,6 +74,9 @@ def compress(
             out,
             k=k,
             protect=protect,
+            scale=scale,
+            method=method,
+            bits=bits,
             include=include or (),
             exclude=exclude or (),
             settings=settings or (),

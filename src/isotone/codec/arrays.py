@@ -16,6 +16,7 @@ from isotone.codec.packed import ALIGNMENT, MAX_AXES, PackedLayout, PackedReader
 from isotone.codec.protected import decode_positions, encode_positions
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.scale_codes import Scale
 from isotone.errors import FormatError, InputError
 
 PACKED = "_packed"
@@ -25,6 +26,14 @@ COLUMN_SCALE = "_column_scale"
 PROTECTED_INDEX = "_protected_index"
 PROTECTED_VALUE = "_protected_value"
 SUFFIXES = (PACKED, CODEBOOK, ROW_SCALE, COLUMN_SCALE, PROTECTED_INDEX, PROTECTED_VALUE)
+
+
+_SCALE_DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+}
+_SCALE_TAGS = {dtype: tag for tag, dtype in _SCALE_DTYPES.items()}
 
 
 class StoredArray(NamedTuple):
@@ -54,7 +63,7 @@ def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
     }
     for suffix, scale in ((ROW_SCALE, tensor.row_scale), (COLUMN_SCALE, tensor.column_scale)):
         if scale is not None:
-            arrays[suffix] = StoredArray("F16" if scale.dtype == np.float16 else "F32", scale)
+            arrays[suffix] = StoredArray(_SCALE_TAGS[scale.dtype], scale)
     if len(tensor.protected_index):
         entries16 = encode_positions(tensor.protected_index)
         arrays[PROTECTED_INDEX] = StoredArray("U16", entries16)
@@ -122,17 +131,17 @@ def _take(arrays: Mapping[str, StoredArray], suffix: str, tag: str, name: str) -
 
 def _scale(
     arrays: Mapping[str, StoredArray], suffix: str, layout: PackedLayout, length: int, name: str
-) -> NDArray[np.float16] | NDArray[np.float32] | None:
+) -> Scale | None:
     stored = arrays.get(suffix)
     if stored is None:
         return None
-    if stored.tag not in ("F16", "F32") or stored.array.size != layout.n_matrices * length:
+    if stored.tag not in _SCALE_DTYPES or stored.array.size != layout.n_matrices * length:
         raise FormatError(
             f"{name}{suffix}: {stored.array.shape} of {stored.tag}; expected "
-            f"{layout.n_matrices * length} factors of F16 or F32"
+            f"{layout.n_matrices * length} factors of U8, F16 or F32"
         )
-    scale: NDArray[Any] = stored.array.view(np.float16 if stored.tag == "F16" else np.float32)
-    if not (np.isfinite(scale) & (scale > 0)).all():
+    scale: Scale = stored.array.view(_SCALE_DTYPES[stored.tag])
+    if stored.tag != "U8" and not (np.isfinite(scale) & (scale > 0)).all():
         raise FormatError(f"{name}{suffix}: a factor is not positive and finite")
     return scale
 

@@ -37,7 +37,8 @@ _FORMAT_CODES = {FloatFormat.BF16: 0, FloatFormat.F16: 1, FloatFormat.F32: 2}
 _FORMATS = {code: float_format for float_format, code in _FORMAT_CODES.items()}
 _FIXED_WIDTH_FLAG = 1 << 31
 _MAX_CHUNK_WEIGHTS = 1 << 20
-_RANS_STATE_BYTES = 128
+RANS_STATE_BYTES = 128
+"""What each chunk in rANS takes beside its words and its 2 bytes a symbol."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class PackedReader:
         full, last = (_fixed_width_bytes(stop - start, layout.k) for _, start, stop in spans)
         expected = np.full((layout.n_matrices, layout.chunks_a_matrix), full)
         expected[:, -1] = last
-        least = 2 * max(layout.k, 2) + _RANS_STATE_BYTES
+        least = 2 * max(layout.k, 2) + RANS_STATE_BYTES
         bad = np.where(fixed, lengths != expected.reshape(-1), lengths < least)
         if bad.any():
             chunk = int(np.argmax(bad))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.core.balance import Rows, ScaleRule
 from isotone.core.clustered_tensor import ClusteredTensor
-from isotone.core.fit import fit
+from isotone.core.fit import Matrix, fit
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.core.protection import Protection
+from isotone.core.protection import KMeansMethod, Protection
+from isotone.core.scale_codes import UNITY
 from isotone.core.solver import MAX_K, MIN_K
 from isotone.errors import InputError
 
@@ -18,7 +22,12 @@ _FORMATS = {"float16": FloatFormat.F16, "float32": FloatFormat.F32, "bfloat16": 
 
 
 def cluster(
-    array: NDArray[Any], k: int = 16, *, protect: str = "auto", stack: bool = False
+    array: NDArray[Any],
+    k: int = 16,
+    *,
+    protect: str = "auto",
+    scale: str = "none",
+    stack: bool = False,
 ) -> ClusteredTensor:
     """Cluster a matrix, or each matrix of a stack, optimally into k shared values.
 
@@ -26,6 +35,8 @@ def cluster(
         float64 is refused rather than rounded: convert it yourself.
     k: 2 to 256 values.
     protect: which weights to store exactly: `auto`, `off` or a fraction of them.
+    scale: factors of rows and columns: `auto`, `none`, `row` or `both`. Without any, the codebook
+        is the best there is for the array's squared error.
     stack: the first axis counts matrices; each gets a codebook of its own.
 
     Raises InputError for what is no array, for any other dtype or k, NaN, infinity, and no weights.
@@ -36,27 +47,49 @@ def cluster(
     if float_format is None:
         raise InputError(f"the array is {array.dtype}; expected float32, float16 or bfloat16")
     check_k(k)
-    rule = Protection.parse(protect)
+    method, rule = KMeansMethod(k, Protection.parse(protect)), ScaleRule.parse(scale)
     if stack and (array.ndim < 2 or not len(array)):
         raise InputError(f"a stack of shape {array.shape} was given; expected two axes or more")
     bits = np.ascontiguousarray(array).view(float_format.bits_dtype).reshape(-1)
     matrices = bits.reshape(array.shape[0], -1) if stack else bits.reshape(1, -1)
 
+    shape = array.shape[1:] if stack else array.shape or (1,)
     ranks = np.empty(matrices.shape, np.uint8)
-    codebooks, positions = [], []
-    for i, matrix in enumerate(matrices):
-        found = fit(_whole(matrix), float_format, k, rule, "the array")
-        codebooks.append(found.codebook)
-        positions.append(found.labeller.assign(matrix, ranks[i]) + i * matrices.shape[1])
+    fits, positions = [], []
+    for i, bits in enumerate(matrices):
+        matrix = Matrix(_whole(bits), (shape[0], math.prod(shape[1:])), float_format, "the array")
+        found = fit(matrix, rule, method)
+        fits.append(found)
+        positions.append(found.assign(bits, 0, float_format, ranks[i]) + i * matrices.shape[1])
     index = np.concatenate(positions)
+    codebooks = [found.codebook for found in fits]
     return ClusteredTensor(
         shape=array.shape,
         float_format=float_format,
         codebook=np.stack([pad_codebook(c, k) for c in codebooks]) if stack else codebooks[0],
         assignments=ranks.reshape(array.shape),
+        row_scale=stacked_codes([f.row_scale for f in fits], shape[0], stack=stack),
+        column_scale=stacked_codes(
+            [f.column_scale for f in fits], math.prod(shape[1:]), stack=stack
+        ),
         protected_index=index,
-        protected_value=bits[index],
+        protected_value=matrices.reshape(-1)[index],
     )
+
+
+def stacked_codes(
+    codes: Sequence[NDArray[np.uint8] | None], length: int, *, stack: bool
+) -> NDArray[np.uint8] | None:
+    """The factors of a tensor's matrices as one array, ones for those that have none.
+
+    codes: of each matrix, [length] or None. Returns [length], or [matrices, length] for a stack;
+    None where no matrix has any.
+    """
+    if all(found is None for found in codes):
+        return None
+    ones = np.full(length, UNITY, np.uint8)
+    stacked = np.stack([ones if found is None else found for found in codes])
+    return stacked if stack else stacked[0]
 
 
 def check_k(k: int) -> None:
@@ -78,5 +111,5 @@ def pad_codebook(codebook: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return padded
 
 
-def _whole(matrix: Bits) -> Any:  # noqa: ANN401 (a Chunks of one piece)
-    return lambda: (matrix,)
+def _whole(bits: Bits) -> Rows:
+    return lambda: (bits,)

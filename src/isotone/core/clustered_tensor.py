@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from isotone import _native
 from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.scale_codes import Scale, factors_of
 from isotone.errors import InputError
 
 
@@ -30,7 +31,8 @@ class ClusteredTensor:
     float_format: of origin, and of the weights that come back.
     codebook: [k] float32, or [matrices, k]; strictly ascending along the last axis.
     assignments: `shape`, uint8.
-    row_scale: None, or [rows] or [matrices, rows], float16 or float32, positive.
+    row_scale: None, or [rows] or [matrices, rows]: uint8 codes (see scale_codes), or positive
+        float16 or float32.
     column_scale: None, or [columns] or [matrices, columns], likewise.
     protected_index: [n] int64, ascending positions in the flattened tensor.
     protected_value: [n] patterns of `float_format`.
@@ -40,8 +42,8 @@ class ClusteredTensor:
     float_format: FloatFormat
     codebook: NDArray[np.float32]
     assignments: NDArray[np.uint8]
-    row_scale: NDArray[np.float16] | NDArray[np.float32] | None = None
-    column_scale: NDArray[np.float16] | NDArray[np.float32] | None = None
+    row_scale: Scale | None = None
+    column_scale: Scale | None = None
     protected_index: NDArray[np.int64] = field(default_factory=_no_positions)
     protected_value: Bits = field(default_factory=lambda: np.empty(0, np.uint32))
 
@@ -107,7 +109,10 @@ def restore(
     """
     codebook = tensor.codebook.reshape(tensor.n_matrices, -1)[matrix]
     if tensor.row_scale is not None or tensor.column_scale is not None:
-        out[:] = tensor.float_format.narrow(_scaled(tensor, matrix, start, codebook[ranks]))
+        row, column = _factors(tensor, matrix)
+        _native.multiply(
+            ranks, start, codebook, row, column, tensor.float_format.native, out.view(np.uint8)
+        )
         return
     patterns = tensor.float_format.narrow(codebook)
     if tensor.float_format is FloatFormat.F32:
@@ -116,16 +121,17 @@ def restore(
         _native.gather16(ranks, patterns, out)
 
 
-def _scaled(
-    tensor: ClusteredTensor, matrix: int, start: int, values: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _factors(
+    tensor: ClusteredTensor, matrix: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The factors of one matrix's rows and columns, ones where there are none."""
     shape = tensor.shape if tensor.codebook.ndim == 1 else tensor.shape[1:]
+    n_rows = shape[0] if shape else 1
     n_columns = int(np.prod(shape[1:], dtype=np.int64))
-    positions = np.arange(start, start + len(values))
-    for scale, index in (
-        (tensor.row_scale, positions // n_columns),
-        (tensor.column_scale, positions % n_columns),
-    ):
-        if scale is not None:
-            values = values * scale.reshape(tensor.n_matrices, -1)[matrix].astype(np.float32)[index]
-    return values
+    row, column = (
+        np.ones(length, np.float32)
+        if scale is None
+        else factors_of(scale.reshape(tensor.n_matrices, -1)[matrix])
+        for scale, length in ((tensor.row_scale, n_rows), (tensor.column_scale, n_columns))
+    )
+    return row, column

@@ -2,88 +2,132 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.float_format import FloatFormat
+from isotone.core.assigned import Assigned, Method
+from isotone.core.balance import Rows, ScaleRule, Scales, choose_scales
+from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.labels import Labeller, labeller
-from isotone.core.points import Chunks, Points, collect, optimality_gap, refine
-from isotone.core.protection import Protection, solve_protected
-from isotone.core.solver import nearest
+from isotone.core.moments import Moments, moments_of
+from isotone.core.points import Points, collect, optimality_gap, refine, refuse_not_finite
 
-_REFINEMENTS = 4
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that can be read as often as needed.
+
+    rows: reads it in pieces of whole rows. shape: rows and columns. name: for messages.
+    n_chunks: in how many its ranks will be coded.
+    """
+
+    rows: Rows
+    shape: tuple[int, int]
+    float_format: FloatFormat
+    name: str
+    n_chunks: int = 1
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A matrix in short: factors, moments, and the distinct values of what is to be clustered."""
+
+    scales: Scales | None
+    moments: Moments
+    points: Points
 
 
 @dataclass(frozen=True)
 class Fit:
     """A clustered matrix, short of the assignments.
 
-    codebook: [k'] float32 strictly ascending, k' <= k.
-    labeller: gives weights their ranks.
+    codebook: [k'] float32 strictly ascending, k' at most what was asked for.
+    scales: its factors, if any.
+    labeller: gives ranks to weights, or to their keys where there are scales.
     counts: [k'] int64, weights at each centroid, protected ones included.
-    n_weights, n_protected, mean, standard_deviation: of the weights.
-    distortion: sum of squared errors of the *restored* weights, that is after centroids were
-        rounded to the matrix's own format.
-    squares_about_mean: what distortion is relative to.
-    optimality_gap: bound on how much the best codebook could lower the distortion; 0 is exact.
+    n_protected: of them. moments: of the weights.
+    optimality_gap: bound on how much the best codebook could lower the squared error of what is
+        clustered (the weights, or the keys where there are scales); 0 is exact.
     """
 
     codebook: NDArray[np.float32]
+    scales: Scales | None
     labeller: Labeller
     counts: NDArray[np.int64]
-    n_weights: int
     n_protected: int
-    mean: float
-    standard_deviation: float
-    distortion: float
-    squares_about_mean: float
+    moments: Moments
     optimality_gap: float
 
+    @property
+    def row_scale(self) -> NDArray[np.uint8] | None:
+        """[rows] codes of the rows' factors, or None."""
+        return None if self.scales is None else self.scales.row
 
-def fit(
-    chunks: Chunks, float_format: FloatFormat, k: int, protection: Protection, name: str
-) -> Fit:
-    """Choose codebook and protected weights for one matrix.
+    @property
+    def column_scale(self) -> NDArray[np.uint8] | None:
+        """[columns] codes of the columns' factors, or None."""
+        return None if self.scales is None else self.scales.column
 
-    Memory does not depend on the matrix. Raises InputError as `points.collect` does.
+    def assign(
+        self, bits: Bits, position: int, float_format: FloatFormat, ranks: NDArray[np.uint8]
+    ) -> NDArray[np.int64]:
+        """Write the ranks of a run of weights ([n] -> [n]); return the places of protected ones.
+
+        position: of the first of them in the matrix.
+        """
+        if self.scales is None:
+            return self.labeller.assign(bits, ranks)
+        return self.labeller.assign(self.scales.divider(float_format)(bits, position), ranks)
+
+
+def count(matrix: Matrix, rule: ScaleRule) -> Counted:
+    """Choose the factors of a matrix, and count what is left.
+
+    Raises InputError, naming the tensor, for NaN and infinity, and for a matrix without weights.
+    Memory does not depend on the matrix, its longest row aside.
     """
-    value_bits = 8 * float_format.itemsize
-    points = collect(chunks, float_format, name)
-    clustering, chosen = solve_protected(points, k, protection, value_bits)
-    for _ in range(_REFINEMENTS if points.widths.any() else 0):
-        borders = (clustering.codebook[1:].astype(np.float64) + clustering.codebook[:-1]) / 2
-        refined = refine(points, chunks, borders)
-        if refined is points:
-            break
-        points = refined
-        clustering, chosen = solve_protected(points, k, protection, value_bits)
-    return _describe(points, clustering.codebook, chosen, float_format)
+    if rule is ScaleRule.NONE:
+        return _count_unscaled(matrix)
+    moments = moments_of(matrix.rows, matrix.float_format)
+    if not math.isfinite(moments.squares_about_mean):
+        wide = (matrix.float_format.widen(piece) for piece in matrix.rows())
+        refuse_not_finite(sum(int((~np.isfinite(piece)).sum()) for piece in wide), matrix.name)
+    scales = choose_scales(matrix.rows, matrix.shape, matrix.float_format, rule)
+    if scales is None:
+        return _count_unscaled(matrix)
+    keys = scales.divided(matrix.rows, matrix.float_format)
+    return Counted(scales, moments, collect(keys, FloatFormat.F16, matrix.name))
 
 
-def _describe(
-    points: Points,
-    codebook: NDArray[np.float32],
-    chosen: NDArray[np.bool_],
-    float_format: FloatFormat,
-) -> Fit:
-    ranks = nearest(codebook, points.values)
-    counts = np.zeros(len(codebook), np.int64)
-    np.add.at(counts, ranks, points.counts)
-    restored = float_format.widen(float_format.narrow(codebook)).astype(np.float64)[ranks]
-    clustered = ~chosen
-    errors = points.counts * (points.values - restored) ** 2 + points.within
-    squares = points.squares_about_mean
-    return Fit(
-        codebook=codebook,
-        labeller=labeller(points, ranks, chosen, float_format),
-        counts=counts,
-        n_weights=points.n_weights,
-        n_protected=int(points.counts[chosen].sum()),
-        mean=points.mean,
-        standard_deviation=float(np.sqrt(squares / points.n_weights)),
-        distortion=float(errors[clustered].sum()),
-        squares_about_mean=squares,
-        optimality_gap=optimality_gap(points.where(clustered)),
+def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
+    """Choose factors, codebook and protected weights for one matrix; raises as `count` does."""
+    counted = count(matrix, rule)
+    scales = counted.scales
+    assigned = method.assign(
+        counted.points,
+        8 * matrix.float_format.itemsize,
+        matrix.n_chunks,
+        lambda points, at: refine(points, matrix.rows, at),
     )
+    unit = np.float32(1.0 if scales is None else scales.unit)
+    return Fit(
+        codebook=assigned.codebook * unit,
+        scales=scales,
+        labeller=labeller(assigned, matrix.float_format if scales is None else FloatFormat.F16),
+        counts=assigned.counts,
+        n_protected=assigned.n_protected,
+        moments=counted.moments,
+        optimality_gap=_gap(assigned),
+    )
+
+
+def _count_unscaled(matrix: Matrix) -> Counted:
+    points = collect(matrix.rows, matrix.float_format, matrix.name)
+    return Counted(None, points.moments, points)
+
+
+def _gap(assigned: Assigned) -> float:
+    return optimality_gap(assigned.points.where(~assigned.protected))

@@ -33,6 +33,11 @@ class FloatFormat(Enum):
         """Bytes a weight."""
         return self.bits_dtype.itemsize
 
+    @property
+    def native(self) -> int:
+        """What the native module calls it."""
+        return list(FloatFormat).index(self)
+
     def widen(self, bits: Bits) -> NDArray[np.float32]:
         """Patterns to float32 values; exact."""
         if self is FloatFormat.BF16:

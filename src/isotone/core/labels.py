@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone import _native
+from isotone.core.assigned import Assigned
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.core.points import Points, order_keys
+from isotone.core.points import order_keys
 
 _PROTECTED = 256
 
@@ -23,17 +24,13 @@ class Labeller(Protocol):
         ...
 
 
-def labeller(
-    points: Points,
-    ranks: NDArray[np.uint8],
-    protected: NDArray[np.bool_],
-    float_format: FloatFormat,
-) -> Labeller:
-    """A labeller from each point's rank and mark ([n], [n])."""
-    labels = ranks.astype(np.uint16) + np.where(protected, _PROTECTED, 0).astype(np.uint16)
+def labeller(assigned: Assigned, float_format: FloatFormat) -> Labeller:
+    """A labeller from clustered points; float_format: of what it will be given."""
+    marks = np.where(assigned.protected, _PROTECTED, 0).astype(np.uint16)
+    labels = assigned.ranks.astype(np.uint16) + marks
     if float_format is FloatFormat.F32:
-        return _SegmentLabeller.of(points.keys, labels)
-    return _TableLabeller.of(points.keys, labels, float_format)
+        return _SegmentLabeller.of(assigned.points.keys, labels)
+    return _TableLabeller.of(assigned.points.keys, labels, float_format)
 
 
 @dataclass(frozen=True)

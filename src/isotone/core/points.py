@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from isotone import _native
 from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.moments import Moments
 from isotone.errors import InputError
 
 MAX_DISTINCT = 1 << 20
@@ -69,15 +70,18 @@ class Points:
         return int(self.counts.sum())
 
     @property
-    def mean(self) -> float:
-        """The mean of all weights."""
-        return float((self.counts * self.values).sum()) / self.n_weights
+    def moments(self) -> Moments:
+        """Mean and spread of all weights."""
+        n = self.n_weights
+        mean = float((self.counts * self.values).sum()) / n
+        squares = float((self.counts * (self.values - mean) ** 2 + self.within).sum())
+        return Moments(n, mean, squares)
 
     @property
-    def squares_about_mean(self) -> float:
-        """The sum of squares of all weights about their mean: what distortion is relative to."""
+    def mean_square(self) -> float:
+        """The mean of the squares of all weights."""
         # Not a dot product: BLAS splits one by the number of cores, and its last digits with it.
-        return float((self.counts * (self.values - self.mean) ** 2 + self.within).sum())
+        return float((self.counts * self.values**2 + self.within).sum()) / self.n_weights
 
     def where(self, keep: NDArray[np.bool_]) -> Points:
         """The points that `keep` ([n] bool) names."""
@@ -98,11 +102,11 @@ def summarise(points: Points, at_least: int) -> Points:
     for shift in range(20, 0, -1):
         starts = np.flatnonzero(np.diff(points.keys >> shift, prepend=np.uint32(1 << 31)))
         if len(starts) >= at_least:
-            return _merge(points, starts)
+            return merge(points, starts)
     return points
 
 
-def _merge(points: Points, starts: NDArray[np.intp]) -> Points:
+def merge(points: Points, starts: NDArray[np.intp]) -> Points:
     """Runs of points, from each of `starts` to the next, as one point each."""
     run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
     counts = np.add.reduceat(points.counts, starts)
@@ -196,7 +200,7 @@ def _collect_patterns(chunks: Chunks, float_format: FloatFormat, name: str) -> P
     patterns = np.flatnonzero(counts).astype(np.uint16)
     values = float_format.widen(patterns)
     n_bad = int(counts[patterns[~np.isfinite(values)]].sum())
-    _refuse_not_finite(n_bad, name)
+    refuse_not_finite(n_bad, name)
     keys, inverse = np.unique(order_keys(values), return_inverse=True)
     merged = np.zeros(len(keys), np.int64)  # -0 joins 0
     np.add.at(merged, inverse, counts[patterns].astype(np.int64))
@@ -210,7 +214,7 @@ def _collect_distinct(chunks: Chunks, name: str) -> Points | None:
     for chunk in chunks():
         n_bad += _native.count_not_finite(chunk)
         few = few and counter.add(chunk)
-    _refuse_not_finite(n_bad, name)
+    refuse_not_finite(n_bad, name)
     if not few:
         return None
     keys, counts = counter.sorted()
@@ -234,7 +238,8 @@ def _collect_bins(chunks: Chunks) -> Points:
     return Points(keys, values, n.astype(np.int64), within, high - low)
 
 
-def _refuse_not_finite(n_bad: int, name: str) -> None:
+def refuse_not_finite(n_bad: int, name: str) -> None:
+    """Raise InputError, naming the tensor, where some of its weights are NaN or infinite."""
     if n_bad:
         raise InputError(
             f"{name}: {n_bad} of its weights are NaN or infinite; "

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.core.assigned import Assigned, Split
 from isotone.core.points import Points, summarise
 from isotone.core.solver import Clustering, nearest, solve
 from isotone.errors import InputError
@@ -24,6 +25,7 @@ from isotone.errors import InputError
 GAP_BITS = 16
 """What a protected weight takes on disk beside its value: the gap to the one before it."""
 
+_REFINEMENTS = 4
 _ROUNDS = 8
 _COARSE = 16  # points for each centroid
 _FINE = 1 << 14  # points
@@ -58,6 +60,27 @@ class Protection:
         if self.fraction is None:
             return "auto"
         return str(self.fraction) if self.fraction else "off"
+
+
+@dataclass(frozen=True)
+class KMeansMethod:
+    """The k values with the least squared error, some weights protected by a rule."""
+
+    k: int
+    protection: Protection
+
+    def assign(self, points: Points, value_bits: int, _n_chunks: int, split: Split) -> Assigned:
+        """See Method. Points are split where a border falls, so the result is the optimum's."""
+        clustering, chosen = solve_protected(points, self.k, self.protection, value_bits)
+        for _ in range(_REFINEMENTS if points.widths.any() else 0):
+            borders = (clustering.codebook[1:].astype(np.float64) + clustering.codebook[:-1]) / 2
+            finer = split(points, borders)
+            if finer is points:
+                break
+            points = finer
+            clustering, chosen = solve_protected(points, self.k, self.protection, value_bits)
+        ranks = nearest(clustering.codebook, points.values)
+        return Assigned(points, clustering.codebook, ranks, chosen)
 
 
 def solve_protected(

@@ -41,12 +41,18 @@ def solve(points: Points, k: int) -> Clustering:
         starts = np.arange(len(points))
     else:
         starts = _native.solve(points.values, weights, k)[:-1]
+    return Clustering(centroids(points, starts), starts)
+
+
+def centroids(points: Points, starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The mean of each run of points, from one of `starts` to the next: a codebook."""
     # Means about a value of the cluster itself: no cancellation, whatever lies elsewhere.
+    weights = points.counts.astype(np.float64)
     anchors = points.values[starts]
     cluster = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
     offsets = np.add.reduceat(weights * (points.values - anchors[cluster]), starts)
-    means = anchors + offsets / np.add.reduceat(weights, starts)
-    return Clustering(means.astype(np.float32), starts)
+    means: NDArray[np.float64] = anchors + offsets / np.add.reduceat(weights, starts)
+    return means.astype(np.float32)
 
 
 def nearest(codebook: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord
 from isotone.codec.packed import rank_bits
 from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.scale_codes import FACTORS
 from isotone.models.checkpoint_tensors import TORCH_DTYPES
 from isotone.models.packed_ranks import pack_rows, unpack_rows
 from isotone.models.protected_weights import ProtectedWeights
@@ -41,7 +42,8 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
 
     index: [rows, row_bytes] uint8 buffer, see packed_ranks.py.
     codebook: parameter, float32 [k], or [matrices, k]; frozen until somebody trains it.
-    row_scale: None, or a buffer [rows]. column_scale: None, or a buffer [matrices, columns].
+    row_scale: None, or a buffer [rows]. column_scale: None, or a buffer [matrices, columns]. As
+        they are stored: codes or numbers, see scale_codes.py.
     protected: None, or the weights that are kept exactly.
     name: of the checkpoint's tensor. shape: of the weight. stored_dtype: that it is rounded to.
     dtype: that it is given back in.
@@ -161,27 +163,44 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
     def scales(self, ids: Any, matrix: Any) -> Iterator[torch.Tensor]:
         """The factors of some rows, float32, in the order in which they apply."""
         if self.row_scale is not None:
-            yield self.row_scale[ids].float().unsqueeze(-1)
+            yield _factors(self.row_scale[ids]).unsqueeze(-1)
         if self.column_scale is not None:
-            yield self.column_scale[matrix].float()
+            yield _factors(self.column_scale[matrix])
 
     def _look_up(self, ranks: torch.Tensor, ids: Any, matrix: Any, out: torch.Tensor) -> None:
         """Ranks [rows, columns] to weights, written to out."""
         codebooks = self.codebook.view(self.n_matrices, -1)
         whole = isinstance(matrix, int)
-        if self.row_scale is not None or self.column_scale is not None or not whole:
+        scaled = self.row_scale is not None or self.column_scale is not None
+        on_cpu = self.device.type == "cpu" and ranks.is_contiguous()
+        if scaled and whole and on_cpu and self.dtype == self.stored_dtype:
+            self._multiply(ranks, ids, matrix, out)
+            return
+        if scaled or not whole:
             values = _gather(codebooks[matrix], ranks)
             for scale in self.scales(ids, matrix):
                 values = values * scale
             out.copy_(self._narrow(values))
             return
         table = self._narrow(codebooks[matrix]).to(self.dtype)
-        if self.device.type == "cpu" and self.dtype in _GATHERS and ranks.is_contiguous():
+        if on_cpu and self.dtype in _GATHERS:
             unsigned, gather = _GATHERS[self.dtype]
             patterns, places = _bytes(table).view(unsigned), _bytes(out).view(unsigned)
             gather(ranks.view(-1).numpy(), patterns, places)
         else:
             out.copy_(_gather(table, ranks))
+
+    def _multiply(self, ranks: torch.Tensor, ids: Any, matrix: int, out: torch.Tensor) -> None:
+        """The same with factors, on the CPU and in the stored dtype: one pass of native code."""
+        row, column = torch.ones(len(ranks)), torch.ones(self.n_columns)
+        if self.row_scale is not None:
+            row = _factors(self.row_scale[ids])
+        if self.column_scale is not None:
+            column = _factors(self.column_scale[matrix])
+        codebook = self.codebook.detach().view(self.n_matrices, -1)[matrix]
+        arrays = (codebook.numpy(), row.numpy(), column.numpy())
+        native = self.float_format.native
+        _native.multiply(ranks.view(-1).numpy(), 0, *arrays, native, _bytes(out))
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
         """float32 to the stored dtype, finite values staying finite."""
@@ -278,6 +297,14 @@ def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     """A contiguous CPU tensor's bytes, shared."""
     array: NDArray[np.uint8] = tensor.view(-1).view(torch.uint8).numpy()
     return array
+
+
+def _factors(scale: torch.Tensor) -> torch.Tensor:
+    """Stored factors as float32."""
+    if scale.dtype != torch.uint8:
+        return scale.float()
+    table = torch.from_numpy(FACTORS).to(scale.device)
+    return table[scale.long()]
 
 
 def _scale(scale: Any, shape: tuple[int, ...]) -> torch.Tensor | None:

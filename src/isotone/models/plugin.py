@@ -20,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from isotone.checkpoint.compressed_config import WEIGHTS_KEY
 from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.manifest import FORMAT_VERSION, QUANT_METHOD, ClusteredRecord
+from isotone.checkpoint.manifest import FORMAT_VERSION, QUANT_METHOD, READ_VERSIONS, ClusteredRecord
 from isotone.errors import FormatError, InputError
 from isotone.models.checkpoint_tensors import CheckpointTensor, checkpoint_tensors, dense_tensor
 from isotone.models.loading import intercept_loading, read_through
@@ -51,10 +51,10 @@ class IsotoneConfig(QuantizationConfigMixin):  # type: ignore[misc]
     ) -> None:
         if residency not in RESIDENCIES:
             raise InputError(f"residency is {residency!r}; expected {' or '.join(RESIDENCIES)}")
-        if format_version != FORMAT_VERSION:
+        if format_version not in READ_VERSIONS:
             raise FormatError(
                 f"the model has format version {format_version!r}; this isotone reads "
-                f"{FORMAT_VERSION}; install the isotone that wrote it"
+                f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
             )
         self.quant_method = QUANT_METHOD
         self.residency, self.format_version, self.dtype = residency, format_version, dtype

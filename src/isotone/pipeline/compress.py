@@ -25,10 +25,12 @@ from isotone.checkpoint.manifest import (
 )
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.plan import (
+    Clustered,
     Rule,
     Selection,
     Settings,
     Shard,
+    TensorPlan,
     Tied,
     plan_shards,
     plan_tensors,
@@ -37,12 +39,21 @@ from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
+from isotone.core.balance import ScaleRule
 from isotone.core.cluster import check_k
 from isotone.core.protection import Protection
+from isotone.core.solver import MAX_K
 from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.errors import InputError
+from isotone.pipeline.allocation import Prices, check_bits, price_for
 from isotone.pipeline.compress_shard import compress_shard
 from isotone.pipeline.open_source import open_source
+
+DEFAULT_BITS = 4.0
+"""What --method entropy aims at when no bits are given."""
+
+_K = 16
+_PRICE = "price"
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,11 @@ def compress(
     model: str | Path,
     out: str | Path,
     *,
-    k: int = 16,
+    k: int | None = None,
     protect: str = "auto",
+    scale: str = "auto",
+    method: str | None = None,
+    bits: float | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     settings: Sequence[str] = (),
@@ -85,34 +99,55 @@ def compress(
 
     model: a model directory, a .safetensors or .gguf file, or a hub id.
     out: a directory that does not exist yet (or is isotone's own, with overwrite).
-    k: centroids of each matrix, 2 to 256. protect: auto, off, or a fraction of the weights.
-    include, exclude: globs of tensor names. settings: `GLOB:k=64,protect=off`, later ones win.
+    k: centroids of each matrix, 2 to 256: 16 for k-means, at most 256 for entropy.
+    protect: auto, off, or a fraction of the weights (k-means alone).
+    scale: factors of rows and columns: auto, none, row or both.
+    method: kmeans or entropy; entropy where bits are given, else kmeans.
+    bits: what a clustered weight takes on disk, everything included, over the whole model; for the
+        method entropy, 4 by default.
+    include, exclude: globs of tensor names. settings: `GLOB:k=64,protect=off,scale=row`, later
+        ones win.
     workers: threads; the cores of this process by default. The output does not depend on it.
 
     Killed and called again with the same arguments, it goes on after the last finished shard.
     Raises InputError and FormatError. Memory is set by workers, not by the model.
     """
     started = time.monotonic()
+    target = _target(method, bits)
+    if k is None:
+        k = _K if target is None else MAX_K
+    check_k(k)
     selection = Selection(
-        Settings(k, Protection.parse(protect)),
+        Settings(k, Protection.parse(protect), ScaleRule.parse(scale)),
         tuple(include),
         tuple(exclude),
         tuple(Rule.parse(text) for text in settings),
     )
-    check_k(k)
+    if target is not None:
+        _refuse_fractions(selection)
     n_workers = worker_count(workers)
     source = open_source(model)
     _refuse_quantized(source, model)
     refuse_inside(Path(out), Path(model))
     progress = progress or Silent()
     plans = plan_tensors(source, selection, find_tied(source))
-    shards = plan_shards(plans)
     job = {
         "isotone": version("isotone"),
-        "arguments": _arguments(k, protect, include, exclude, settings),
+        "arguments": {
+            "k": k,
+            "protect": str(selection.settings.protect),
+            "scale": selection.settings.scale.value,
+            "bits": target,
+            "include": list(include),
+            "exclude": list(exclude),
+            "set": list(settings),
+        },
         "source": source.identity(),
     }
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+        if target is not None:
+            plans = _priced(source, plans, target, staging, n_workers, progress)
+        shards = plan_shards(plans)
         records = _compress_shards(source, shards, staging, n_workers, progress)
         tied = [plan for plan in plans if isinstance(plan, Tied)]
         _assemble(source, shards, records, tied, job, staging)
@@ -166,20 +201,45 @@ def _refuse_quantized(source: Source, model: str | Path) -> None:
         )
 
 
-def _arguments(
-    k: int,
-    protect: str,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    settings: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "k": k,
-        "protect": str(Protection.parse(protect)),
-        "include": list(include),
-        "exclude": list(exclude),
-        "set": list(settings),
-    }
+def _target(method: str | None, bits: float | None) -> float | None:
+    """The bits that are asked for, or None for k-means."""
+    if method not in (None, "kmeans", "entropy"):
+        raise InputError(f"method is {method!r}; expected kmeans or entropy")
+    if method == "kmeans" and bits is not None:
+        raise InputError(
+            "bits were given, and method kmeans; k-means takes k, --bits goes with --method entropy"
+        )
+    if bits is not None:
+        check_bits(bits)
+    return DEFAULT_BITS if method == "entropy" and bits is None else bits
+
+
+def _refuse_fractions(selection: Selection) -> None:
+    """With a price, a weight is protected where that is cheaper, or not at all."""
+    for settings in (selection.settings, *(r.apply(selection.settings) for r in selection.rules)):
+        if settings.protect.fraction:
+            raise InputError(
+                f"protect is {settings.protect}; expected auto or off where bits are asked for"
+            )
+
+
+def _priced(
+    source: Source,
+    plans: list[TensorPlan],
+    bits: float,
+    staging: Staging,
+    n_workers: int,
+    progress: Progress,
+) -> list[TensorPlan]:
+    """The plans at the price that leads to so many bits; a resumed run finds the price again."""
+    price = staging.note(_PRICE)
+    if price is None:
+        clustered = [plan for plan in plans if isinstance(plan, Clustered)]
+        with Workers.start(n_workers) as workers:
+            price = price_for(bits, source, clustered, workers, progress)
+        staging.take_note(_PRICE, price)
+    prices = Prices(price)
+    return [prices.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
 
 
 def _compress_shards(

@@ -1,9 +1,10 @@
 """One shard: read, count, solve, assign, code and write, all at once on all cores.
 
 Two stages run side by side in one pool. The first reads a whole matrix in pieces and chooses its
-codebook; the second reads it again (from the page cache, mostly) and turns each piece into coded
-chunks. Pieces come back in order and are written as they come, so memory holds a few pieces for
-each worker, whatever the size of a tensor, and the bytes written do not depend on the workers.
+factors and its codebook; the second reads it again (from the page cache, mostly) and turns each
+piece into coded chunks. Pieces come back in order and are written as they come, so memory holds a
+few pieces for each worker, whatever the size of a tensor, and the bytes written do not depend on
+the workers.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
+from isotone import _native
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
-from isotone.checkpoint.plan import Clustered, Kept, Shard
+from isotone.checkpoint.plan import Kept, Shard
 from isotone.checkpoint.shard_writer import ShardWriter
 from isotone.checkpoint.source import DTYPE_BYTES, Source
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
 from isotone.core.clustered_tensor import ClusteredTensor, restore
 from isotone.core.fit import Fit, fit
-from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.float_format import FloatFormat
 from isotone.engine.local import Progress, Workers
+from isotone.pipeline.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from isotone.pipeline.tensor_sink import Piece, SmallArray, TensorSink
 
 _CACHED_SHARE = 0.25
 """Sources larger than this share of the machine's memory would push all else out of its cache."""
-
-PIECE_WEIGHTS = 16 * CHUNK_WEIGHTS
-"""Weights that are read, coded and written as one: 8 MiB of bfloat16."""
 
 
 def compress_shard(
@@ -70,24 +71,12 @@ def compress_shard(
 
 
 @dataclass(frozen=True)
-class _Matrix:
-    """One matrix to cluster: a tensor, or one of its stack."""
-
-    plan: Clustered
-    index: int
-
-    @property
-    def start(self) -> int:
-        """Its first weight in the flattened tensor."""
-        return self.index * self.plan.layout.matrix_weights
-
-
-@dataclass(frozen=True)
 class _Job:
-    """A run of weights, start to stop of one matrix, to be coded."""
+    """A run of weights, start to stop of one matrix, to be coded for codebooks of length k."""
 
-    matrix: _Matrix
+    matrix: PlannedMatrix
     fit: Fit
+    k: int
     start: int
     stop: int
 
@@ -107,7 +96,7 @@ def _cluster(
 ) -> Iterator[TensorSink]:
     """Write the packed array of each tensor; yields what remains to be written and recorded."""
     matrices = (
-        _Matrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
+        PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
     )
     fits = workers.map(lambda m: (m, _fit(source, m)), matrices, ahead=workers.n_workers + 1)
     pieces = workers.map(
@@ -127,25 +116,20 @@ def _cluster(
             sink = None
 
 
-def _fit(source: Source, matrix: _Matrix) -> Fit:
-    plan = matrix.plan
-    float_format = FloatFormat(plan.tensor.dtype)
-    begin, end = matrix.start, matrix.start + plan.layout.matrix_weights
-
-    def chunks() -> Iterator[Bits]:
-        for start in range(begin, end, PIECE_WEIGHTS):
-            stop = min(start + PIECE_WEIGHTS, end)
-            yield source.read(plan.tensor, start, stop).view(float_format.bits_dtype)
-
-    settings = plan.settings
-    return fit(chunks, float_format, settings.k, settings.protect, plan.tensor.name)
+def _fit(source: Source, matrix: PlannedMatrix) -> Fit:
+    settings = matrix.plan.settings
+    return fit(matrix.read_from(source), settings.scale, settings.method)
 
 
-def _jobs(fits: Iterable[tuple[_Matrix, Fit]]) -> Iterator[_Job]:
-    for matrix, found in fits:
-        n_weights = matrix.plan.layout.matrix_weights
-        for start in range(0, n_weights, PIECE_WEIGHTS):
-            yield _Job(matrix, found, start, min(start + PIECE_WEIGHTS, n_weights))
+def _jobs(fits: Iterable[tuple[PlannedMatrix, Fit]]) -> Iterator[_Job]:
+    """The runs of each tensor, once all its matrices are fitted: one length of codebook for all."""
+    for plan, group in groupby(fits, lambda pair: pair[0].plan):
+        whole = list(group)
+        k = max(len(found.codebook) for _, found in whole)
+        n_weights = plan.layout.matrix_weights
+        for matrix, found in whole:
+            for start in range(0, n_weights, PIECE_WEIGHTS):
+                yield _Job(matrix, found, k, start, min(start + PIECE_WEIGHTS, n_weights))
 
 
 def _encode(source: Source, job: _Job) -> Piece:
@@ -156,16 +140,22 @@ def _encode(source: Source, job: _Job) -> Piece:
         source.forget(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
     bits = dense.view(float_format.bits_dtype)
     ranks = np.empty(len(bits), np.uint8)
-    positions = job.fit.labeller.assign(bits, ranks)
+    positions = job.fit.assign(bits, job.start, float_format, ranks)
 
     restored = np.empty_like(bits)
-    tensor = ClusteredTensor((len(bits),), float_format, job.fit.codebook, ranks)
+    tensor = ClusteredTensor(
+        matrix.plan.matrix_shape,
+        float_format,
+        job.fit.codebook,
+        ranks,
+        job.fit.row_scale,
+        job.fit.column_scale,
+    )
     restore(tensor, 0, job.start, ranks, restored)
     restored[positions] = bits[positions]
 
-    k = plan.settings.k if plan.n_matrices > 1 else len(job.fit.codebook)
     coded = [
-        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], k)
+        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], job.k)
         for start in range(0, len(ranks), CHUNK_WEIGHTS)
     ]
     return Piece(
@@ -173,6 +163,9 @@ def _encode(source: Source, job: _Job) -> Piece:
         entries=[entry for _, entry in coded],
         source=dense,
         restored=restored,
+        squared_error=_native.squared_error(
+            dense, restored.view(np.uint8), float_format.native, len(bits)
+        ),
         positions=positions + (matrix.start + job.start),
         values=bits[positions],
     )

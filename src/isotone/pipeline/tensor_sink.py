@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,18 @@ from isotone.checkpoint.manifest import ClusteredRecord
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.shard_writer import ShardWriter
 from isotone.checkpoint.source import DTYPE_BYTES
-from isotone.codec.arrays import CODEBOOK, PACKED, PROTECTED_INDEX, PROTECTED_VALUE
+from isotone.codec.arrays import (
+    CODEBOOK,
+    COLUMN_SCALE,
+    PACKED,
+    PROTECTED_INDEX,
+    PROTECTED_VALUE,
+    ROW_SCALE,
+)
 from isotone.codec.packed import ALIGNMENT, PackedLayout
 from isotone.codec.protected import encode_positions
-from isotone.core.cluster import pad_codebook
+from isotone.core.cluster import pad_codebook, stacked_codes
+from isotone.core.entropy import entropy_bits
 from isotone.core.fit import Fit
 from isotone.core.float_format import Bits
 
@@ -26,14 +35,15 @@ class Piece:
     """A coded run of weights of one matrix.
 
     chunks, entries: coded ranks, and what the header says of each. source: the dense bytes.
-    restored: [n] the weights that will come back. positions: [p] of protected weights in the
-    flattened tensor. values: [p] theirs.
+    restored: [n] the weights that will come back. squared_error: of them. positions: [p] of
+    protected weights in the flattened tensor. values: [p] theirs.
     """
 
     chunks: list[NDArray[np.uint8]]
     entries: list[int]
     source: NDArray[np.uint8]
     restored: Bits
+    squared_error: float
     positions: NDArray[np.int64]
     values: Bits
 
@@ -64,6 +74,7 @@ class TensorSink:
         self._fits: list[Fit] = []
         self._entries: list[int] = []
         self._source_hash, self._decoded_hash = blake3(), blake3()
+        self._distortion = 0.0
         self._last_protected = -1
         self._gaps: list[NDArray[np.uint16]] = []
         self._values: list[Bits] = []
@@ -81,6 +92,7 @@ class TensorSink:
         self._entries += piece.entries
         self._source_hash.update(piece.source.data)
         self._decoded_hash.update(piece.restored.view(np.uint8).data)
+        self._distortion += piece.squared_error
         if len(piece.positions):
             self._gaps.append(encode_positions(piece.positions, self._last_protected))
             self._values.append(piece.values)
@@ -92,6 +104,7 @@ class TensorSink:
         packed_bytes = self._close_packed(codebook.shape[-1])
         name, tag = self._plan.tensor.name, self._plan.tensor.dtype
         self.small.append(SmallArray(name + CODEBOOK, "F32", codebook))
+        self.small += self._scales()
         if self._gaps:
             self.small += [
                 SmallArray(name + PROTECTED_INDEX, "U16", np.concatenate(self._gaps)),
@@ -103,8 +116,22 @@ class TensorSink:
     def _codebook(self) -> NDArray[np.float32]:
         if self._plan.n_matrices == 1:
             return self._fits[0].codebook
-        k = self._plan.settings.k
+        k = max(len(fit.codebook) for fit in self._fits)
         return np.stack([pad_codebook(fit.codebook, k) for fit in self._fits])
+
+    def _scales(self) -> Iterator[SmallArray]:
+        """The factors, where any matrix of the tensor has some."""
+        name, (n_rows, n_columns) = self._plan.tensor.name, self._plan.matrix_shape
+        stack = self._plan.n_matrices > 1
+        rows = [fit.row_scale for fit in self._fits]
+        columns = [fit.column_scale for fit in self._fits]
+        for suffix, codes, length in (
+            (ROW_SCALE, rows, n_rows),
+            (COLUMN_SCALE, columns, n_columns),
+        ):
+            array = stacked_codes(codes, length, stack=stack)
+            if array is not None:
+                yield SmallArray(name + suffix, "U8", array)
 
     def _close_packed(self, k: int) -> int:
         planned = self._plan.layout
@@ -114,12 +141,11 @@ class TensorSink:
         return self._writer.end()
 
     def _describe(self, k: int, stored_bytes: int) -> ClusteredRecord:
-        fits, tensor = self._fits, self._plan.tensor
-        n = sum(fit.n_weights for fit in fits)
-        mean = sum(fit.n_weights * fit.mean for fit in fits) / n
-        squares = [fit.squares_about_mean for fit in fits]
-        between = sum(fit.n_weights * (fit.mean - mean) ** 2 for fit in fits)
-        distortion = sum(fit.distortion for fit in fits)
+        tensor, moments = self._plan.tensor, [fit.moments for fit in self._fits]
+        n = sum(each.n_weights for each in moments)
+        mean = sum(each.n_weights * each.mean for each in moments) / n
+        squares = sum(each.squares_about_mean for each in moments)
+        between = sum(each.n_weights * (each.mean - mean) ** 2 for each in moments)
         return ClusteredRecord(
             name=tensor.name,
             dtype=tensor.dtype,
@@ -127,20 +153,20 @@ class TensorSink:
             file=self._file,
             n_matrices=self._plan.n_matrices,
             k=k,
-            n_protected=sum(fit.n_protected for fit in fits),
+            scale=self._scale_name(),
+            n_protected=sum(fit.n_protected for fit in self._fits),
             stored_bytes=stored_bytes,
-            entropy_bits=sum(_entropy_bits(fit) for fit in fits) / n,
-            distortion=distortion,
-            relative_distortion=distortion / sum(squares) if distortion else 0.0,
-            optimality_gap=sum(fit.optimality_gap for fit in fits),
+            entropy_bits=sum(entropy_bits(fit.counts) for fit in self._fits) / n,
+            distortion=self._distortion,
+            relative_distortion=self._distortion / squares if self._distortion else 0.0,
+            optimality_gap=sum(fit.optimality_gap for fit in self._fits),
             mean=mean,
-            standard_deviation=float(np.sqrt((sum(squares) + between) / n)),
+            standard_deviation=float(np.sqrt((squares + between) / n)),
             source_hash=self._source_hash.hexdigest(),
             decoded_hash=self._decoded_hash.hexdigest(),
         )
 
-
-def _entropy_bits(fit: Fit) -> float:
-    """Bits that a matrix's ranks hold: the sum of -log2 of each one's share."""
-    counts = fit.counts[fit.counts > 0].astype(np.float64)
-    return float((counts * np.log2(fit.n_weights / counts)).sum())
+    def _scale_name(self) -> str:
+        if any(fit.column_scale is not None for fit in self._fits):
+            return "both"
+        return "row" if any(fit.row_scale is not None for fit in self._fits) else "none"

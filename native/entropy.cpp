@@ -1,0 +1,191 @@
+// Entropy-constrained clustering in one dimension (Chou, Lookabaugh and Gray 1989; that the best
+// clusters are runs: György and Linder 2002).
+//
+// A cluster of weight w costs its squared error, and w * log2(W / w) bits for the ranks of its
+// weights, W being the weight of all. That depends on nothing outside of the cluster, so the best
+// partition, its number of clusters included, falls out of one dynamic programme:
+//   F(j) = min(F(j - 1) + protection of point j - 1,  min_i F(i) + error(i, j) + bits(i, j) + centroid)
+#include "entropy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "simd.hpp"
+
+namespace isotone {
+namespace {
+
+// log2 by basic arithmetic alone, so that every machine settles ties alike; x positive and normal.
+// ln m = 2 artanh((m - 1) / (m + 1)), m from 0.7 to 1.4; the next term is below 1e-16.
+inline double log2_of(double x) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &x, 8);
+  const std::uint64_t shifted = bits - 0x3fe6a09e667f3bcdull;  // of sqrt(1/2)
+  const auto exponent = static_cast<std::int64_t>(shifted) >> 52;
+  bits -= static_cast<std::uint64_t>(exponent) << 52;
+  double m;
+  std::memcpy(&m, &bits, 8);
+  const double s = (m - 1.0) / (m + 1.0), q = s * s;
+  double sum = 1.0 / 19.0;
+  sum = sum * q + 1.0 / 17.0;
+  sum = sum * q + 1.0 / 15.0;
+  sum = sum * q + 1.0 / 13.0;
+  sum = sum * q + 1.0 / 11.0;
+  sum = sum * q + 1.0 / 9.0;
+  sum = sum * q + 1.0 / 7.0;
+  sum = sum * q + 1.0 / 5.0;
+  sum = sum * q + 1.0 / 3.0;
+  sum = sum * q + 1.0;
+  return static_cast<double>(exponent) + sum * s * 2.885390081777926815;  // 2 / ln 2
+}
+
+// Prefix sums that start at the weighted median and run outwards, about the median: see solver.cpp.
+struct Sums {
+  std::vector<double> weight, first, second;
+
+  Sums(const double* values, const double* weights, std::size_t n) : weight(n + 1), first(n + 1), second(n + 1) {
+    double total = 0.0;
+    for (std::size_t i = 0; i < n; ++i) total += weights[i];
+    std::size_t middle = 0;
+    for (double seen = weights[0]; seen < total / 2 && middle + 1 < n;) seen += weights[++middle];
+    const auto add = [&](std::size_t to, std::size_t from, std::size_t point, double sign) {
+      const double x = values[point] - values[middle], w = sign * weights[point];
+      weight[to] = weight[from] + w;
+      first[to] = first[from] + w * x;
+      second[to] = second[from] + w * x * x;
+    };
+    for (std::size_t i = middle; i < n; ++i) add(i + 1, i, i, 1.0);
+    for (std::size_t i = middle; i > 0; --i) add(i - 1, i, i - 1, -1.0);
+  }
+  double total() const { return weight.back() - weight.front(); }
+};
+
+ISOTONE_CLONES
+std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, double bit, double log_total,
+                       double* __restrict__ scratch) {
+  const double* __restrict__ pw = sums.weight.data();
+  const double* __restrict__ pf = sums.first.data();
+  const double* __restrict__ ps = sums.second.data();
+  const double weight = pw[j], first = pf[j], second = ps[j];
+#pragma omp simd
+  for (std::size_t i = 0; i < j; ++i) {
+    const double w = weight - pw[i], sum = first - pf[i];
+    const double error = (second - ps[i]) - sum * sum / w;
+    scratch[i] = cost[i] + (error > 0.0 ? error : 0.0) + bit * w * (log_total - log2_of(w));
+  }
+  double best = std::numeric_limits<double>::infinity();
+#pragma omp simd reduction(min : best)
+  for (std::size_t i = 0; i < j; ++i) best = scratch[i] < best ? scratch[i] : best;
+  std::size_t at = 0;
+  while (at + 1 < j && scratch[at] != best) ++at;
+  return at;
+}
+
+struct Cluster {
+  double weight = 0.0, centroid = 0.0, bits = 0.0;
+};
+
+// Weight and centroid of each cluster that has a point, numbered anew; returns how many.
+std::size_t describe(const double* values, const double* weights, std::size_t n, double log_total,
+                     std::int32_t* labels, std::vector<Cluster>& clusters) {
+  clusters.clear();
+  std::int32_t last = -1;
+  double sum = 0.0, anchor = 0.0;
+  const auto close = [&] {
+    if (clusters.empty()) return;
+    Cluster& c = clusters.back();
+    c.centroid = anchor + sum / c.weight;
+    c.bits = log_total - log2_of(c.weight);
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    if (labels[i] < 0) continue;
+    if (clusters.empty() || labels[i] != last) {
+      close();
+      last = labels[i];
+      clusters.emplace_back();
+      anchor = values[i];
+      sum = 0.0;
+    }
+    clusters.back().weight += weights[i];
+    sum += weights[i] * (values[i] - anchor);
+    labels[i] = static_cast<std::int32_t>(clusters.size()) - 1;
+  }
+  close();
+  return clusters.size();
+}
+
+}  // namespace
+
+void partition(const double* values, const double* weights, std::size_t n, const Prices& prices,
+               std::int32_t* labels) {
+  const Sums sums(values, weights, n);
+  const double log_total = log2_of(sums.total());
+  std::vector<double> cost(n + 1), scratch(n);
+  std::vector<std::int64_t> from(n + 1);  // where the last run begins; -1: one protected point
+  for (std::size_t j = 1; j <= n; ++j) {
+    const std::size_t i = best_start(sums, cost.data(), j, prices.bit, log_total, scratch.data());
+    cost[j] = scratch[i] + prices.centroid;
+    from[j] = static_cast<std::int64_t>(i);
+    const double exact = cost[j - 1] + prices.protected_weight * weights[j - 1];
+    if (exact < cost[j]) cost[j] = exact, from[j] = -1;
+  }
+  std::int32_t cluster = static_cast<std::int32_t>(n);
+  for (std::size_t j = n; j > 0;) {
+    if (from[j] < 0) {
+      labels[--j] = -1;
+      continue;
+    }
+    --cluster;
+    for (const auto i = static_cast<std::size_t>(from[j]); j > i;) labels[--j] = cluster;
+  }
+  for (std::size_t i = 0; i < n; ++i)
+    if (labels[i] >= 0) labels[i] -= cluster;
+}
+
+double settle(const double* values, const double* weights, std::size_t n, const Prices& prices,
+              std::int32_t* labels) {
+  constexpr int rounds = 64;
+  constexpr double settled = 1e-7;
+  double total = 0.0;
+  for (std::size_t i = 0; i < n; ++i) total += weights[i];
+  const double log_total = log2_of(total);
+  std::vector<Cluster> clusters;
+  double before = std::numeric_limits<double>::infinity();
+  for (int round = 0;; ++round) {
+    const std::size_t k = describe(values, weights, n, log_total, labels, clusters);
+    double now = static_cast<double>(k) * prices.centroid;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (labels[i] < 0) {
+        now += prices.protected_weight * weights[i];
+        continue;
+      }
+      const Cluster& c = clusters[static_cast<std::size_t>(labels[i])];
+      const double d = values[i] - c.centroid;
+      now += weights[i] * (d * d + prices.bit * c.bits);
+    }
+    if (k == 0 || round == rounds || now > before * (1.0 - settled)) return now;
+    before = now;
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto price = [&](std::size_t c) {
+        const double d = values[i] - clusters[c].centroid;
+        return d * d + prices.bit * clusters[c].bits;
+      };
+      // A rarer neighbour may be passed over for the one behind it, so two steps are looked ahead.
+      double best = price(at);
+      for (bool moved = true; moved;) {
+        moved = false;
+        for (std::size_t next = at + 1; next < k && next <= at + 2; ++next)
+          if (const double p = price(next); p < best) {
+            best = p, at = next, moved = true;
+            break;
+          }
+      }
+      labels[i] = best > prices.protected_weight ? -1 : static_cast<std::int32_t>(at);
+    }
+  }
+}
+
+}  // namespace isotone

@@ -1,0 +1,192 @@
+"""Factors of the rows and columns of a matrix, found by balancing it.
+
+A weight is `row[i] * column[j] * u`, and u is what gets clustered. The factors are chosen so that
+every row and every column of |u| has about the same mean, that of the square roots: alternating
+between the two (Sinkhorn and Knopp 1967) settles in a few passes. The result is the same, up to its
+factors, for any matrix whose rows and columns were scaled, so what a model's training or folding
+left there is taken out, and each row and column gets an error relative to its own size. Balancing
+the root mean square instead lets single large weights spread the values of their whole row: on two
+models the damage at equal size was a fifth to a third more.
+
+Factors cost bytes. With errors counted relative to the balanced matrix, evenly spaced values over
+the *unscaled* one would need
+
+    gain = 1/2 log2 mean(1 / f^2) + mean log2 f
+
+bits a weight more for the same error, f being the factors of the rows, or of the columns (the two
+add up). The worst served rows and columns matter more than the mean says: where a few small columns
+meet the largest inputs, which is usual, leaving them unscaled was measured to cost many times
+that. So factors are used where `_WEIGHT * gain` pays for their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isotone import _native
+from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.scale_codes import encode_factors, factors_of
+from isotone.errors import InputError
+
+_PASSES = 3
+_WEIGHT = 8.0
+_CODE_BITS = 8
+
+Rows = Callable[[], Iterable[Bits]]
+"""Reads a matrix from its start in pieces of whole rows; called once for each pass over it."""
+
+
+class ScaleRule(Enum):
+    """Which factors a matrix gets; AUTO: those that pay for their bytes."""
+
+    AUTO = "auto"
+    NONE = "none"
+    ROW = "row"
+    BOTH = "both"
+
+    @classmethod
+    def parse(cls, text: str) -> ScaleRule:
+        """Read a rule; raises InputError where it is none."""
+        for rule in cls:
+            if rule.value == text:
+                return rule
+        raise InputError(f"scale is {text!r}; expected auto, none, row or both")
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The factors of one matrix; the weights divided by them are about 1.
+
+    row: [rows] uint8 codes, or None. column: [columns] uint8 codes, or None.
+    unit: a power of two that all rows share; it is folded into the codebook.
+    n_columns: of the matrix.
+    """
+
+    row: NDArray[np.uint8] | None
+    column: NDArray[np.uint8] | None
+    unit: float
+    n_rows: int
+    n_columns: int
+
+    @property
+    def stored_bits(self) -> int:
+        """What the factors take on disk."""
+        return _CODE_BITS * sum(len(s) for s in (self.row, self.column) if s is not None)
+
+    def row_factors(self) -> NDArray[np.float32]:
+        """[rows]; ones where there are none."""
+        return np.ones(self.n_rows, np.float32) if self.row is None else factors_of(self.row)
+
+    def column_factors(self) -> NDArray[np.float32]:
+        """[columns]; ones where there are none."""
+        if self.column is None:
+            return np.ones(self.n_columns, np.float32)
+        return factors_of(self.column)
+
+    def divider(self, float_format: FloatFormat) -> Callable[[Bits, int], Bits]:
+        """A function from weights and the position of the first to the keys of what is clustered.
+
+        Keys are patterns of half precision, 11 significant bits, and 0 below 2^-14: much finer
+        than any distance between centroids.
+        """
+        inverse_row = (1.0 / (self.unit * self.row_factors().astype(np.float64))).astype(np.float32)
+        inverse_column = (1.0 / self.column_factors().astype(np.float64)).astype(np.float32)
+
+        def divide(bits: Bits, position: int) -> Bits:
+            keys = np.empty(len(bits), np.uint16)
+            _native.divide(
+                bits.view(np.uint8),
+                float_format.native,
+                position,
+                inverse_row,
+                inverse_column,
+                keys,
+            )
+            return keys
+
+        return divide
+
+    def divided(self, rows: Rows, float_format: FloatFormat) -> Rows:
+        """The matrix as keys, read in the same pieces."""
+        divide = self.divider(float_format)
+
+        def read() -> Iterator[Bits]:
+            position = 0
+            for piece in rows():
+                yield divide(piece, position)
+                position += len(piece)
+
+        return read
+
+
+def choose_scales(
+    rows: Rows, shape: tuple[int, int], float_format: FloatFormat, rule: ScaleRule
+) -> Scales | None:
+    """The factors of a finite matrix by a rule, or None where it gets none.
+
+    Cost: up to three passes over the weights. Rows and columns of zeros get the factor 1.
+    """
+    if rule is ScaleRule.NONE:
+        return None
+    row, column = _balanced(rows, shape, float_format, 1 if rule is ScaleRule.ROW else _PASSES)
+    if rule is ScaleRule.AUTO and _WEIGHT * _gain(column) * shape[0] <= _CODE_BITS:
+        row, column = _balanced(rows, shape, float_format, 1)
+        if _WEIGHT * _gain(row) * shape[1] <= _CODE_BITS:
+            return None
+        return _scales(row, None, shape)
+    return _scales(row, None if rule is ScaleRule.ROW else column, shape)
+
+
+def _balanced(
+    rows: Rows, shape: tuple[int, int], float_format: FloatFormat, n_passes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors of rows and columns after some passes; 0 for those that are all zero."""
+    n_rows, n_columns = shape
+    row, column = np.empty(n_rows, np.float32), np.ones(n_columns)
+    for _ in range(n_passes):
+        inverse = np.divide(1.0, column, out=np.zeros(n_columns), where=column > 0)
+        column = np.zeros(n_columns)
+        start = 0
+        for piece in rows():
+            stop = start + len(piece) // n_columns
+            _native.balance(
+                piece.view(np.uint8),
+                float_format.native,
+                inverse.astype(np.float32),
+                row[start:stop],
+                column,
+            )
+            start = stop
+        column /= max(int((row > 0).sum()), 1)
+    # Means of square roots: their squares have the dimension of a weight.
+    return row.astype(np.float64) ** 2, column**2
+
+
+def _gain(factors: NDArray[np.float64]) -> float:
+    """Bits a weight that factors save, errors counted relative to the balanced matrix."""
+    used = factors[factors > 0]
+    if len(used) == 0:
+        return 0.0
+    # About the geometric mean, so that nothing overflows.
+    logs = np.log2(used)
+    logs -= logs.mean()
+    return float(0.5 * np.log2(np.mean(np.exp2(-2.0 * logs))))
+
+
+def _scales(
+    row: NDArray[np.float64], column: NDArray[np.float64] | None, shape: tuple[int, int]
+) -> Scales:
+    used = row[row > 0]
+    unit = 2.0 ** int(np.frexp(np.median(used))[1]) if len(used) else 1.0
+    return Scales(
+        row=encode_factors(np.where(row > 0, row / unit, 1.0)),
+        column=None if column is None else encode_factors(np.where(column > 0, column, 1.0)),
+        unit=unit,
+        n_rows=shape[0],
+        n_columns=shape[1],
+    )
