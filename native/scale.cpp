@@ -155,19 +155,42 @@ void for_runs(std::size_t n, std::size_t position, std::size_t n_columns, F f) {
 }
 
 #ifdef ISOTONE_X86
-// Up to 32 centroids fit two registers, and one instruction looks 16 ranks up in them.
+// Centroids stay in registers, 32 to a pair; one instruction looks 16 ranks up in a pair, and bits 5
+// and 6 of the ranks choose between pairs.
+template <int pairs>
 __attribute__((target("avx512f,avx512bw"))) std::size_t look_up_avx512(const std::uint8_t* ranks,
                                                                        std::size_t n, const float* table,
                                                                        const float* column,
                                                                        float* values) {
-  const __m512 low = _mm512_loadu_ps(table), high = _mm512_loadu_ps(table + 16);
+  __m512 parts[2 * pairs];
+  for (int p = 0; p < 2 * pairs; ++p) parts[p] = _mm512_loadu_ps(table + 16 * p);
+  const __m512i bit5 = _mm512_set1_epi32(32), bit6 = _mm512_set1_epi32(64);
   std::size_t j = 0;
   for (; j + 16 <= n; j += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(ranks + j));
-    const __m512 found = _mm512_permutex2var_ps(low, _mm512_cvtepu8_epi32(bytes), high);
+    const __m512i rank =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(ranks + j)));
+    __m512 found = _mm512_permutex2var_ps(parts[0], rank, parts[1]);
+    if constexpr (pairs >= 2) {
+      const __mmask16 odd = _mm512_test_epi32_mask(rank, bit5);
+      found = _mm512_mask_blend_ps(odd, found, _mm512_permutex2var_ps(parts[2], rank, parts[3]));
+      if constexpr (pairs == 4) {
+        const __m512 low = _mm512_permutex2var_ps(parts[4], rank, parts[5]);
+        const __m512 high = _mm512_permutex2var_ps(parts[6], rank, parts[7]);
+        found = _mm512_mask_blend_ps(_mm512_test_epi32_mask(rank, bit6), found,
+                                     _mm512_mask_blend_ps(odd, low, high));
+      }
+    }
     _mm512_storeu_ps(values + j, _mm512_mul_ps(found, _mm512_loadu_ps(column + j)));
   }
   return j;
+}
+
+std::size_t look_up_in_registers(const std::uint8_t* ranks, std::size_t n, const float* table, std::size_t k,
+                                 const float* column, float* values) {
+  if (k <= 32) return look_up_avx512<1>(ranks, n, table, column, values);
+  if (k <= 64) return look_up_avx512<2>(ranks, n, table, column, values);
+  if (k <= 128) return look_up_avx512<4>(ranks, n, table, column, values);
+  return 0;
 }
 
 const bool has_avx512 = __builtin_cpu_supports("avx512bw");
@@ -233,7 +256,7 @@ void multiply(const std::uint8_t* ranks, std::size_t n, std::size_t position, st
     current = r;
     std::size_t done = 0;
 #ifdef ISOTONE_X86
-    if (has_avx512 && k <= 32) done = look_up_avx512(ranks + i, length, table, column + c, values);
+    if (has_avx512) done = look_up_in_registers(ranks + i, length, table, k, column + c, values);
 #endif
     look_up(ranks + i + done, length - done, table, column + c + done, values + done);
     if (format == Format::bf16)

@@ -28,7 +28,7 @@ GAP_BITS = 16
 _REFINEMENTS = 4
 _ROUNDS = 8
 _COARSE = 16  # points for each centroid
-_FINE = 1 << 14  # points
+_FINE = 1 << 12  # points
 _SETTLED = 5e-5  # of the weights: at 32 bits each, under 0.002 bits a weight
 
 

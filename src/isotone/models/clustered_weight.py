@@ -24,6 +24,7 @@ from isotone.codec.packed import rank_bits
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.scale_codes import FACTORS
 from isotone.models.checkpoint_tensors import TORCH_DTYPES
+from isotone.models.codebook_gradient import DecodeWithGradient
 from isotone.models.packed_ranks import pack_rows, unpack_rows
 from isotone.models.protected_weights import ProtectedWeights
 
@@ -128,7 +129,7 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
     def _decoded(self, rows: torch.Tensor | None) -> torch.Tensor:
         """[rows, columns]: all of them for None."""
         if torch.is_grad_enabled() and self.codebook.requires_grad:
-            decoded: torch.Tensor = _Decode.apply(self.codebook, self, rows)
+            decoded: torch.Tensor = DecodeWithGradient.apply(self.codebook, self, rows)
             return decoded
         return self.decode(rows)
 
@@ -142,7 +143,7 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
             ranks = unpack_rows(self.index[ids], self.n_columns, self.bits)
             self._look_up(ranks, ids, matrix, out[part])
         if self.protected is not None:
-            _put(out.view(-1), *self._protected(rows))
+            _put(out.view(-1), *self.protected_in(rows))
         return out
 
     def blocks(self, rows: torch.Tensor | None) -> Iterator[tuple[slice, Any]]:
@@ -209,7 +210,8 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
         largest = torch.finfo(self.stored_dtype).max
         return values.clamp(-largest, largest).to(self.stored_dtype)
 
-    def _protected(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def protected_in(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where protected weights lie among some rows (all for None), and their values."""
         assert self.protected is not None
         if rows is None:
             return self.protected.positions(), self.protected.value
@@ -241,39 +243,6 @@ def read_clustered(directory: CompressedDirectory, record: ClusteredRecord) -> C
     runs = (reader.decode(chunk) for chunk, *_ in reader.spans())
     index = pack_rows(runs, n_rows, record.n_weights // n_rows, bits)
     return ClusteredWeight(record.name, values, index, bits)
-
-
-class _Decode(torch.autograd.Function):  # type: ignore[misc]
-    """Decoding, whose gradient is a sum over the weights of each rank.
-
-    Rounding to the stored dtype is taken as the identity. Nothing dense is saved.
-    """
-
-    @staticmethod
-    def forward(  # the codebook is an argument so that autograd sees it
-        ctx: Any, _codebook: torch.Tensor, weight: ClusteredWeight, rows: torch.Tensor | None
-    ) -> torch.Tensor:
-        ctx.weight, ctx.rows = weight, rows
-        return weight.decode(rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        weight, rows = ctx.weight, ctx.rows
-        if weight.protected is not None:
-            gradient = gradient.clone(memory_format=torch.contiguous_format)
-            gradient.view(-1)[weight._protected(rows)[0]] = 0
-        k = weight.codebook.shape[-1]
-        sums = torch.zeros(weight.n_matrices * k, dtype=torch.float64, device=weight.device)
-        for part, matrix in weight.blocks(rows):
-            ids = part if rows is None else rows[part]
-            ranks = unpack_rows(weight.index[ids], weight.n_columns, weight.bits).long()
-            terms = gradient[part].float()
-            for scale in weight.scales(ids, matrix):
-                terms = terms * scale
-            first = matrix.unsqueeze(-1) if isinstance(matrix, torch.Tensor) else matrix
-            slots = (ranks + first * k).reshape(-1)
-            sums += torch.bincount(slots, terms.reshape(-1).double(), minlength=len(sums))
-        return sums.float().view(weight.codebook.shape), None, None
 
 
 def _gather(tables: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
