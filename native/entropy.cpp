@@ -2,7 +2,8 @@
 // clusters are runs: György and Linder 2002).
 //
 // A cluster of weight w costs its squared error, and w * log2(W / w) bits for the ranks of its
-// weights, W being the weight of all. That depends on nothing outside of the cluster, so the best
+// weights, W being the weight of all; but the coder's frequencies are in 1/4096, so a rarer cluster
+// is coded in 12 bits, and takes the rest of its slot from all others. That depends on nothing outside of the cluster, so the best
 // partition, its number of clusters included, falls out of one dynamic programme:
 //   F(j) = min(F(j - 1) + protection of point j - 1,  min_i F(i) + error(i, j) + bits(i, j) + centroid)
 #include "entropy.hpp"
@@ -41,6 +42,16 @@ inline double log2_of(double x) {
   return static_cast<double>(exponent) + sum * s * 2.885390081777926815;  // 2 / ln 2
 }
 
+constexpr double slots = 4096.0;  // of the coder's frequencies: rans.cpp
+constexpr double bits_a_nat = 1.442695040888963407;
+
+// Bits that the ranks of a cluster take. Concave in w, its slope log2(W / max(w, W / 4096)) less a
+// constant.
+inline double coded(double w, double total, double log_total) {
+  const double used = w > total / slots ? w : total / slots;
+  return w * (log_total - log2_of(used)) + bits_a_nat * (used - w);
+}
+
 // Prefix sums that start at the weighted median and run outwards, about the median: see solver.cpp.
 struct Sums {
   std::vector<double> weight, first, second;
@@ -63,8 +74,8 @@ struct Sums {
 };
 
 ISOTONE_CLONES
-std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, double bit, double log_total,
-                       double* __restrict__ scratch) {
+std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, double bit, double total,
+                       double log_total, double* __restrict__ scratch) {
   const double* __restrict__ pw = sums.weight.data();
   const double* __restrict__ pf = sums.first.data();
   const double* __restrict__ ps = sums.second.data();
@@ -73,7 +84,7 @@ std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, doub
   for (std::size_t i = 0; i < j; ++i) {
     const double w = weight - pw[i], sum = first - pf[i];
     const double error = (second - ps[i]) - sum * sum / w;
-    scratch[i] = cost[i] + (error > 0.0 ? error : 0.0) + bit * w * (log_total - log2_of(w));
+    scratch[i] = cost[i] + (error > 0.0 ? error : 0.0) + bit * coded(w, total, log_total);
   }
   double best = std::numeric_limits<double>::infinity();
 #pragma omp simd reduction(min : best)
@@ -88,8 +99,8 @@ struct Cluster {
 };
 
 // Weight and centroid of each cluster that has a point, numbered anew; returns how many.
-std::size_t describe(const double* values, const double* weights, std::size_t n, double log_total,
-                     std::int32_t* labels, std::vector<Cluster>& clusters) {
+std::size_t describe(const double* values, const double* weights, std::size_t n, double total,
+                     double log_total, std::int32_t* labels, std::vector<Cluster>& clusters) {
   clusters.clear();
   std::int32_t last = -1;
   double sum = 0.0, anchor = 0.0;
@@ -97,7 +108,7 @@ std::size_t describe(const double* values, const double* weights, std::size_t n,
     if (clusters.empty()) return;
     Cluster& c = clusters.back();
     c.centroid = anchor + sum / c.weight;
-    c.bits = log_total - log2_of(c.weight);
+    c.bits = log_total - log2_of(std::max(c.weight, total / slots));
   };
   for (std::size_t i = 0; i < n; ++i) {
     if (labels[i] < 0) continue;
@@ -121,11 +132,11 @@ std::size_t describe(const double* values, const double* weights, std::size_t n,
 void partition(const double* values, const double* weights, std::size_t n, const Prices& prices,
                std::int32_t* labels) {
   const Sums sums(values, weights, n);
-  const double log_total = log2_of(sums.total());
+  const double total = sums.total(), log_total = log2_of(total);
   std::vector<double> cost(n + 1), scratch(n);
   std::vector<std::int64_t> from(n + 1);  // where the last run begins; -1: one protected point
   for (std::size_t j = 1; j <= n; ++j) {
-    const std::size_t i = best_start(sums, cost.data(), j, prices.bit, log_total, scratch.data());
+    const std::size_t i = best_start(sums, cost.data(), j, prices.bit, total, log_total, scratch.data());
     cost[j] = scratch[i] + prices.centroid;
     from[j] = static_cast<std::int64_t>(i);
     const double exact = cost[j - 1] + prices.protected_weight * weights[j - 1];
@@ -152,10 +163,12 @@ double settle(const double* values, const double* weights, std::size_t n, const 
   for (std::size_t i = 0; i < n; ++i) total += weights[i];
   const double log_total = log2_of(total);
   std::vector<Cluster> clusters;
+  std::vector<std::int32_t> kept(labels, labels + n);
   double before = std::numeric_limits<double>::infinity();
   for (int round = 0;; ++round) {
-    const std::size_t k = describe(values, weights, n, log_total, labels, clusters);
+    const std::size_t k = describe(values, weights, n, total, log_total, labels, clusters);
     double now = static_cast<double>(k) * prices.centroid;
+    for (const Cluster& c : clusters) now += prices.bit * coded(c.weight, total, log_total);
     for (std::size_t i = 0; i < n; ++i) {
       if (labels[i] < 0) {
         now += prices.protected_weight * weights[i];
@@ -163,10 +176,16 @@ double settle(const double* values, const double* weights, std::size_t n, const 
       }
       const Cluster& c = clusters[static_cast<std::size_t>(labels[i])];
       const double d = values[i] - c.centroid;
-      now += weights[i] * (d * d + prices.bit * c.bits);
+      now += weights[i] * d * d;
+    }
+    // Protecting a weight makes the codes of all others longer, so a round may also cost.
+    if (now >= before) {
+      std::copy(kept.begin(), kept.end(), labels);
+      return before;
     }
     if (k == 0 || round == rounds || now > before * (1.0 - settled)) return now;
     before = now;
+    std::copy(labels, labels + n, kept.begin());
     std::size_t at = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const auto price = [&](std::size_t c) {

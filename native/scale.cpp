@@ -28,8 +28,11 @@ inline std::uint32_t as_bits(float value) {
 // Half to float: the exponent moved over, and the bias put right by an exact product, which also
 // brings subnormal ones into place (Giesen, "half_to_float_fast").
 inline float widen_half(std::uint16_t bits) {
-  const float magnitude = as_float((bits & 0x7fffu) << 13) * 0x1p112f;
-  return as_float(as_bits(magnitude) | ((bits & 0x8000u) << 16));
+  const std::uint32_t shifted = (bits & 0x7fffu) << 13;
+  const float magnitude = as_float(shifted) * 0x1p112f;
+  // Infinity and NaN keep their mantissa under the largest exponent.
+  const std::uint32_t wide = shifted >= 0x0f800000u ? shifted | 0x7f800000u : as_bits(magnitude);
+  return as_float(wide | ((bits & 0x8000u) << 16));
 }
 
 inline std::uint16_t narrow_half(float value) {

@@ -7,7 +7,7 @@ namespace isotone {
 // How a stored weight is widened to float32 and a float32 value narrowed to it.
 enum class Format : int { bf16 = 0, f16 = 1, f32 = 2 };
 
-// float32 values of n stored weights (finite ones).
+// float32 values of n stored weights.
 void widen(const void* bits, Format format, std::size_t n, float* values);
 
 // One half-step of balancing on whole rows. For each row: row[i] = mean_j sqrt|w_ij| * inverse[j],
@@ -21,6 +21,7 @@ void moments(const void* bits, Format format, std::size_t n, double* sums);
 
 // Weights divided by their factors, as half-precision patterns without subnormal ones: a key of 11
 // significant bits for counting and labelling. position: of the first weight in its matrix.
+// What lies beyond the largest half gets its key, 65504.
 void divide(const void* bits, Format format, std::size_t n, std::size_t position, std::size_t n_columns,
             const float* inverse_row, const float* inverse_column, std::uint16_t* keys);
 

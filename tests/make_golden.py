@@ -1,4 +1,4 @@
-"""Writes tests/golden/v1 with the isotone of today. Refuses where it exists: a golden is for ever.
+"""Writes tests/golden/v2 with the isotone of today. Refuses where it exists: a golden is for ever.
 
     python tests/make_golden.py
 
@@ -18,22 +18,25 @@ import second_reader
 from checkpoints import Bf16, safetensors_bytes, weights, write_model
 from isotone.pipeline.compress import compress
 
-GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden" / "v2"
 
 
 def tensors():
-    """Every dtype, both codings, a stack, protected weights, a tie, and some that are kept."""
+    """Every dtype, both codings, a stack, factors, protected weights, a tie, and some kept."""
     generator = np.random.default_rng(20)
-    skewed = generator.choice(np.linspace(-1, 1, 200), 4_000, p=generator.dirichlet([0.03] * 200))
-    embedding = Bf16(weights(48, 40, seed=21))
+    skewed = generator.choice(np.linspace(-1, 1, 200), 6_000, p=generator.dirichlet([0.03] * 200))
+    embedding = weights(60, 80, seed=21) * np.exp2(generator.normal(0, 1, 80))
+    embedding[::20, 7] = [3.0, -2.5, 40.0]
+    rows = weights(50, 70, seed=22) * np.exp2(generator.normal(0, 1, (50, 1)))
+    experts = weights(2, 20, 30, seed=23) * np.exp2(generator.normal(0, 1, (2, 1, 30)))
     return {
-        "model.embed.weight": embedding,
-        "model.0.skewed.weight": skewed.reshape(40, 100).astype("<f4"),
-        "model.0.half.weight": weights(40, 30, seed=22).astype("<f2"),
-        "model.0.experts.up": Bf16(weights(2, 20, 30, seed=23)),
+        "model.embed.weight": Bf16(embedding),
+        "model.0.skewed.weight": skewed.reshape(60, 100).astype("<f4"),
+        "model.0.half.weight": rows.astype("<f2"),
+        "model.0.experts.up": Bf16(experts),
         "model.norm.weight": Bf16(1 + weights(40, seed=24)),
         "model.positions": np.arange(10, dtype="<i8"),
-        "lm_head.weight": embedding,
+        "lm_head.weight": Bf16(embedding),
     }
 
 
@@ -50,8 +53,13 @@ def main():
         compress(
             model,
             GOLDEN / "compressed",
-            k=5,
-            settings=["*.skewed.weight:k=200,protect=off", "*.half.weight:k=9,protect=0.01"],
+            bits=3.5,
+            scale="both",
+            settings=[
+                "*.skewed.weight:scale=none,protect=off",
+                "*.half.weight:scale=row,k=9",
+                "*.experts.up:k=16",
+            ],
         )
     dense = second_reader.read_directory(GOLDEN / "compressed")
     arrays = {name: patterns(tag, array) for name, (tag, array) in dense.items()}

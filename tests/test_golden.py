@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import second_reader
@@ -13,7 +15,13 @@ from isotone.pipeline.inspect import inspect
 from isotone.pipeline.verify import verify
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["v1"]
+VERSIONS = ["v1", "v2"]
+
+NAMES = ["embed.weight", "0.skewed.weight", "0.half.weight", "0.experts.up"]
+SCALES = {
+    "v1": {f"model.{name}": "none" for name in NAMES},
+    "v2": {f"model.{n}": s for n, s in zip(NAMES, ("both", "none", "row", "both"), strict=True)},
+}
 
 
 def test_no_golden_is_missing_and_none_is_forgotten():
@@ -37,12 +45,22 @@ def test_a_golden_holds_what_can_be_written(version):
     assert {record.dtype for record in records} == {"BF16", "F16", "F32"}
     assert {record.n_matrices for record in records} == {1, 2}
     assert any(report.protected for report in reports.values())
+    manifest = json.loads((GOLDEN / version / "compressed" / "isotone.json").read_text("utf-8"))
+    assert manifest["format_version"] == int(version[1:])
+    assert [kept["name"] for kept in manifest["kept"] if kept["tied_to"]] == ["lm_head.weight"]
     stored = second_reader.read_safetensors(
         GOLDEN / version / "compressed" / reports["model.embed.weight"].record.file
     )
     # A matrix's first chunk: bit 31 of its length says that its ranks have a fixed width.
     assert stored["model.0.experts.up_packed"][1][47] >> 7 == 1
     assert stored["model.0.skewed.weight_packed"][1][39] >> 7 == 0
+    scales = {name: record.scale for name, record in zip(reports, records, strict=True)}
+    assert scales == SCALES[version]
+    for name, scale in scales.items():
+        for suffix, with_it in (("_row_scale", ("row", "both")), ("_column_scale", ("both",))):
+            assert (name + suffix in stored) == (scale in with_it)
+            tag, codes = stored.get(name + suffix, ("U8", range(9)))
+            assert (tag, len(set(np.ravel(codes).tolist())) >= 4) == ("U8", True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -67,6 +67,17 @@ def test_logits_equal_those_of_dense_residency(kind, directories):
 
 
 @pytest.mark.parametrize("kind", ["llama-tied", "qwen3-moe"])
+def test_logits_equal_with_factors_of_both_sides(kind, tmp_path):
+    source = write_tiny(kind, tmp_path / "dense")
+    compress(source, tmp_path / "out", bits=5.0, scale="both", workers=1)
+    assert {record.scale for record in Manifest.read(tmp_path / "out").clustered} == {"both"}
+    packed, dense = load(tmp_path / "out"), load(tmp_path / "out", "dense")
+    assert all(leaf.row_scale.dtype == torch.uint8 for leaf in clustered_weights(packed))
+    with torch.no_grad():
+        assert torch.equal(packed(ids()).logits, dense(ids()).logits)
+
+
+@pytest.mark.parametrize("kind", ["llama-tied", "qwen3-moe"])
 @pytest.mark.parametrize("options", [{"dtype": torch.float32}, {"device_map": "auto"}])
 def test_dtype_and_device_map(kind, options, directories):
     packed, dense = load(directories(kind), **options), load(directories(kind), "dense", **options)
@@ -235,9 +246,13 @@ def random_tensor(shape, k, *, stack=False, scales=False, float_format=FloatForm
     n = int(np.prod(shape))
     index = np.sort(rng.choice(n, n // 20, replace=False))
     sides = {}
-    if scales:
+    if scales == "codes":
+        sides["row_scale"] = rng.integers(116, 140, (matrices, rows)).astype(np.uint8)
+        sides["column_scale"] = rng.integers(116, 140, (matrices, columns)).astype(np.uint8)
+    elif scales:
         sides["row_scale"] = rng.uniform(0.5, 2, (matrices, rows)).astype(np.float16)
         sides["column_scale"] = rng.uniform(0.5, 2, (matrices, columns)).astype(np.float32)
+    if scales:
         sides = {k: v if stack else v[0] for k, v in sides.items()}
     return ClusteredTensor(
         shape=shape,
@@ -260,7 +275,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("shape", "stack"), SHAPES)
-@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("scales", [False, True, "codes"])
 @pytest.mark.parametrize("k", [2, 5, 16, 100, 256])
 @pytest.mark.parametrize("float_format", FloatFormat)
 def test_decodes_what_the_core_object_does(shape, stack, scales, k, float_format):
@@ -310,7 +325,7 @@ def test_protected_positions_over_many_blocks():
     }
 
 
-@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("scales", [False, True, "codes"])
 @pytest.mark.parametrize("stack", [False, True])
 def test_gradients_equal_those_of_a_plain_lookup(scales, stack):
     """Reference: the same weights made by indexing, which torch differentiates by itself."""

@@ -22,6 +22,7 @@ SHARD_BYTES = 4 << 30
 """Dense bytes that one shard of the output stands for; work that is lost when killed."""
 
 _SMALLEST_STACKED_AXIS = 32
+_USUAL_K = 16  # what a price may well lead to, where up to 256 centroids are allowed
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def _plan_tensor(tensor: TensorInfo, selection: Selection) -> Clustered | Kept:
         if _matches(tensor.name, rule.glob):
             settings = rule.apply(settings)
     plan = Clustered(tensor, settings, n_matrices(tensor))
-    if _fixed_width_bytes(plan.layout) >= tensor.n_bytes:
+    if _fixed_width_bytes(plan.layout_for(min(settings.k, _USUAL_K))) >= tensor.n_bytes:
         return Kept(tensor, "too small to gain")
     return plan
 

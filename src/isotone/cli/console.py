@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from rich.text import Text
 # No markup: names of tensors and files may hold brackets.
 stdout = Console(markup=False)
 stderr = Console(stderr=True, markup=False)
+
+_MAX_BARS = 8  # of finished stages: a sweep has dozens, and a screen shows the upper ones
 
 
 class RateColumn(ProgressColumn):
@@ -51,6 +54,8 @@ class ProgressBar:
         """Start a stage; total 0: of unknown size."""
         if self._endless is not None:
             self._bars.remove_task(self._endless)  # it would go on pulsing
+        for task_id in self._bars.task_ids[:-_MAX_BARS]:
+            self._bars.remove_task(task_id)
         self._task = self._bars.add_task(what, total=total or None, unit=unit)
         self._endless = None if total else self._task
 
@@ -72,6 +77,11 @@ def progress_bar() -> Iterator[ProgressBar]:
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
         yield ProgressBar(bars)
+
+
+def hide_foreign_bars() -> None:
+    """The bars of the libraries below, which would run through ours; before tqdm is imported."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def print_json(result: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from isotone.cli.console import print_json, progress_bar, stdout
+from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, stdout
 
 if TYPE_CHECKING:
     from isotone.evaluate.run import Evaluation
@@ -56,7 +55,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure MODEL: perplexity on a text, divergence from a reference, tasks."""
-    _hide_foreign_bars()
+    hide_foreign_bars()
     from isotone.evaluate.run import evaluate as run_evaluate
 
     names = [name.strip() for item in tasks or () for name in item.split(",") if name.strip()]
@@ -94,7 +93,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Continue PROMPT with MODEL, printing the text as it comes."""
-    _hide_foreign_bars()
+    hide_foreign_bars()
     from isotone.evaluate.generate import generate as run_generate
 
     result = run_generate(
@@ -120,11 +119,6 @@ COMMANDS: dict[str, Callable[..., None]] = {"eval": evaluate, "generate": genera
 def _show(piece: str) -> None:
     sys.stdout.write(piece)
     sys.stdout.flush()
-
-
-def _hide_foreign_bars() -> None:
-    """The bars of the libraries below, which would run through ours; before tqdm is imported."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def _without_nan(content: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive, judge
+from isotone.cli import archive, explore, judge
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
@@ -20,8 +20,8 @@ app = typer.Typer(
 )
 for command in archive.COMMANDS:
     app.command()(command)
-for name, judging in judge.COMMANDS.items():
-    app.command(name)(judging)
+for name, measuring in (judge.COMMANDS | explore.COMMANDS).items():
+    app.command(name)(measuring)
 
 
 def _print_version(asked: bool) -> None:
@@ -60,7 +60,10 @@ def main() -> None:
     except typer.Abort:
         _fail("stopped", 130)
     except KeyboardInterrupt:
-        _fail("interrupted; compress and decompress go on where they stopped when run again", 130)
+        _fail(
+            "interrupted; run again, compress, decompress and frontier go on where they stopped",
+            130,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

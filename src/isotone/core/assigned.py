@@ -33,6 +33,16 @@ class Assigned:
         codebook = centroids(points, np.zeros(1, np.intp))
         return cls(points, codebook, np.zeros(n, np.uint8), np.zeros(n, np.bool_))
 
+    def with_protected(self, points: Points, also: NDArray[np.bool_]) -> Assigned:
+        """The same with more points, all of them protected, with the rank of the nearest end.
+
+        points: all of them. also: [n] bool, which of them are not in the present ones.
+        """
+        ranks = np.where(points.values < 0, 0, len(self.codebook) - 1).astype(np.uint8)
+        protected = also.copy()
+        ranks[~also], protected[~also] = self.ranks, self.protected
+        return Assigned(points, self.codebook, ranks, protected)
+
     @property
     def counts(self) -> NDArray[np.int64]:
         """[k]: the weights of each rank, protected ones included."""

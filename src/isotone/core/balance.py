@@ -16,7 +16,8 @@ the *unscaled* one would need
 bits a weight more for the same error, f being the factors of the rows, or of the columns (the two
 add up). The worst served rows and columns matter more than the mean says: where a few small columns
 meet the largest inputs, which is usual, leaving them unscaled was measured to cost many times
-that. So factors are used where `_WEIGHT * gain` pays for their bytes.
+that. So factors are used where `_WEIGHT` times the gain pays for their bytes, after what chance
+alone would show as a gain is taken off: for n normal weights to a factor, `_NOISE / n` bits.
 """
 
 from __future__ import annotations
@@ -33,9 +34,18 @@ from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.scale_codes import encode_factors, factors_of
 from isotone.errors import InputError
 
+LARGEST_KEY = 65504.0
+"""What a key can stand for, and what everything beyond gets."""
+
 _PASSES = 3
 _WEIGHT = 8.0
+_NOISE = 1.04  # 4 (E|z| / (E sqrt|z|)^2 - 1) / ln 2, of a standard normal z
+_CAUTION = 1.5
 _CODE_BITS = 8
+_FEWEST_WEIGHTS = 32  # that share a factor: a quarter of a bit for each
+_FEW_VALUES = 256  # that a codebook could hold exactly
+_LARGEST = 2.0**15  # of a factor, relative to the unit
+_UNITS = (2.0**-100, 2.0**100)
 
 Rows = Callable[[], Iterable[Bits]]
 """Reads a matrix from its start in pieces of whole rows; called once for each pass over it."""
@@ -129,17 +139,36 @@ def choose_scales(
 ) -> Scales | None:
     """The factors of a finite matrix by a rule, or None where it gets none.
 
-    Cost: up to three passes over the weights. Rows and columns of zeros get the factor 1.
+    None as well, whatever the rule, where factors span more than codes can say, or the weights are
+    at the ends of what float32 holds. With AUTO, also for so few distinct values that a codebook
+    can hold them all.
+
+    Cost: up to four passes over the weights. Rows and columns of zeros get the factor 1.
     """
-    if rule is ScaleRule.NONE:
+    if rule is ScaleRule.NONE or (rule is ScaleRule.AUTO and _are_few(rows, float_format)):
         return None
     row, column = _balanced(rows, shape, float_format, 1 if rule is ScaleRule.ROW else _PASSES)
-    if rule is ScaleRule.AUTO and _WEIGHT * _gain(column) * shape[0] <= _CODE_BITS:
+    if rule is ScaleRule.AUTO and not _pays(column, shape[0]):
         row, column = _balanced(rows, shape, float_format, 1)
-        if _WEIGHT * _gain(row) * shape[1] <= _CODE_BITS:
-            return None
-        return _scales(row, None, shape)
+        return _scales(row, None, shape) if _pays(row, shape[1]) else None
     return _scales(row, None if rule is ScaleRule.ROW else column, shape)
+
+
+def _pays(factors: NDArray[np.float64], n_sharing: int) -> bool:
+    """Whether factors, each for so many weights, are worth their bytes."""
+    gain = _gain(factors) * n_sharing - _CAUTION * _NOISE
+    return n_sharing >= _FEWEST_WEIGHTS and _WEIGHT * gain > _CODE_BITS
+
+
+def _are_few(rows: Rows, float_format: FloatFormat) -> bool:
+    """Whether a matrix has few distinct values; looks no further than needed to know."""
+    counter = _native.DistinctCounter(_FEW_VALUES)
+    for piece in rows():
+        for start in range(0, len(piece), 1 << 14):
+            wide = float_format.widen(piece[start : start + (1 << 14)])
+            if not counter.add(wide.view(np.uint32)):
+                return False
+    return True
 
 
 def _balanced(
@@ -180,9 +209,12 @@ def _gain(factors: NDArray[np.float64]) -> float:
 
 def _scales(
     row: NDArray[np.float64], column: NDArray[np.float64] | None, shape: tuple[int, int]
-) -> Scales:
+) -> Scales | None:
     used = row[row > 0]
     unit = 2.0 ** int(np.frexp(np.median(used))[1]) if len(used) else 1.0
+    codable = row.max() <= _LARGEST * unit and _UNITS[0] <= unit <= _UNITS[1]
+    if not codable or (column is not None and column.max() > _LARGEST):
+        return None
     return Scales(
         row=encode_factors(np.where(row > 0, row / unit, 1.0)),
         column=None if column is None else encode_factors(np.where(column > 0, column, 1.0)),

@@ -32,8 +32,10 @@ CENTROID_BITS = 32
 SYMBOL_BITS = 16
 """What a centroid takes in the head of each coded chunk that its ranks are in."""
 
+_SLOTS = 4096  # of the coder's frequencies
 _POINTS_A_STEP = 12  # merged points between neighbouring centroids, where those lie evenly
-_MOST_POINTS = 3000
+_FEWEST_POINTS, _MOST_POINTS = 1000, 3000
+_CAP_ROUNDS = 20  # of looking for the centroid price that gives no more than max_k
 _HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # price of a bit / step^2, where steps are small
 _RANK_BITS = 8.0  # of the rank that a protected weight still has: a guess, for it is rare
 
@@ -42,8 +44,9 @@ _RANK_BITS = 8.0  # of the rank that a protected weight still has: a guess, for 
 class EntropyMethod:
     """Clusters a matrix at a price.
 
-    price: of a bit for one weight, in units of the mean square of what is clustered. In the middle
-        range four times the price takes one bit off each weight.
+    price: of a bit for one weight, in units of the mean square of what is clustered, outliers
+        aside (see Points.bulk_mean_square). In the middle range four times the price takes one bit
+        off each weight.
     max_k: centroids at most, up to 256.
     protect: whether weights may be stored exactly, where that is cheaper.
     """
@@ -56,7 +59,7 @@ class EntropyMethod:
         self, points: Points, value_bits: int, n_chunks: int, _split: Split | None = None
     ) -> Assigned:
         """See Method. Cost: about 2 ms at four bits, plus a few passes over the points."""
-        bit = self.price * points.mean_square
+        bit = self.price * points.bulk_mean_square
         if bit == 0.0 or len(points) == 1:
             return Assigned.whole(points)
         exact = bit * (GAP_BITS + value_bits + _RANK_BITS) if self.protect else math.inf
@@ -76,11 +79,21 @@ class EntropyMethod:
         coarse, run = _coarse(points, math.sqrt(bit / _HIGH_RATE) / _POINTS_A_STEP)
         found = np.empty(len(coarse), np.int32)
         weights = coarse.counts.astype(np.float64)
-        while True:
+        lowest, highest = centroid, math.inf  # prices that give too many centroids, and not
+        for _ in range(_CAP_ROUNDS):
             _native.partition(coarse.values, weights, bit, centroid, exact, found)
-            if found.max() < self.max_k:
+            if found.max() >= self.max_k:
+                lowest = centroid
+            elif centroid == lowest or found.max() == self.max_k - 1:
                 break
-            centroid *= 2.0
+            else:
+                highest, best = centroid, found.copy()
+            if math.isinf(highest):
+                centroid *= 4.0
+            else:
+                centroid = math.sqrt(lowest * highest)
+        else:
+            found = best
         labels = found[run]
         _native.settle(
             points.values, points.counts.astype(np.float64), bit, centroid, exact, labels
@@ -89,16 +102,20 @@ class EntropyMethod:
 
 
 def coded_bits(assigned: Assigned, value_bits: int, n_chunks: int) -> float:
-    """Bits that a clustered matrix will take: ranks at their entropy, and everything beside them.
-
-    The scales are not in it. What the coder adds to the entropy is, as far as it is known.
-    """
+    """Bits that a clustered matrix will take: ranks, codebook, protected weights; no factors."""
     counts = assigned.counts
     return (
-        entropy_bits(counts)
+        _ranks_bits(counts)
         + len(counts) * (CENTROID_BITS + n_chunks * SYMBOL_BITS)
         + assigned.n_protected * (GAP_BITS + value_bits)
     )
+
+
+def _ranks_bits(counts: NDArray[np.int64]) -> float:
+    """Bits in which ranks are coded that occur so often ([k]), by frequencies in 1/4096."""
+    used = counts[counts > 0].astype(np.float64)
+    slots = np.maximum(used, used.sum() / _SLOTS)
+    return float((used * np.log2(slots.sum() / slots)).sum())
 
 
 def entropy_bits(counts: NDArray[np.int64]) -> float:
@@ -114,7 +131,14 @@ def _filled(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
 
 
 def _coarse(points: Points, width: float) -> tuple[Points, NDArray[np.intp]]:
-    """Points merged within steps of a width, and for each point the merged one it went into."""
+    """Points merged within steps of a width, and for each point the merged one it went into.
+
+    No points are merged while there are few of them.
+    """
+    if len(points) <= _FEWEST_POINTS:
+        return points, np.arange(len(points))
+    extent = float(points.values[-1] - points.values[0])
+    width = min(width, extent / _FEWEST_POINTS)
     while True:
         steps = np.floor((points.values - points.values[0]) / width)
         starts = np.flatnonzero(np.diff(steps, prepend=-1.0))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.core.assigned import Assigned, Method
-from isotone.core.balance import Rows, ScaleRule, Scales, choose_scales
+from isotone.core.balance import LARGEST_KEY, Rows, ScaleRule, Scales, choose_scales
 from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.labels import Labeller, labeller
 from isotone.core.moments import Moments, moments_of
@@ -106,12 +106,7 @@ def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
     """Choose factors, codebook and protected weights for one matrix; raises as `count` does."""
     counted = count(matrix, rule)
     scales = counted.scales
-    assigned = method.assign(
-        counted.points,
-        8 * matrix.float_format.itemsize,
-        matrix.n_chunks,
-        lambda points, at: refine(points, matrix.rows, at),
-    )
+    assigned = cluster_counted(counted, matrix, method)
     unit = np.float32(1.0 if scales is None else scales.unit)
     return Fit(
         codebook=assigned.codebook * unit,
@@ -122,6 +117,24 @@ def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
         moments=counted.moments,
         optimality_gap=_gap(assigned),
     )
+
+
+def cluster_counted(counted: Counted, matrix: Matrix, method: Method) -> Assigned:
+    """Cluster what was counted of a matrix. Weights beyond the range of keys are protected."""
+    points, value_bits = counted.points, 8 * matrix.float_format.itemsize
+    beyond = np.zeros(len(points), np.bool_)
+    if counted.scales is not None:
+        beyond = np.abs(points.values) >= LARGEST_KEY
+    if not beyond.any() or beyond.all():
+
+        def split(points: Points, at: NDArray[np.float64]) -> Points:
+            return refine(points, matrix.rows, at)
+
+        return method.assign(points, value_bits, matrix.n_chunks, split)
+    within = method.assign(
+        points.where(~beyond), value_bits, matrix.n_chunks, lambda points, _at: points
+    )
+    return within.with_protected(points, beyond)
 
 
 def _count_unscaled(matrix: Matrix) -> Counted:

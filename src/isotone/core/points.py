@@ -24,6 +24,7 @@ from isotone.errors import InputError
 MAX_DISTINCT = 1 << 20
 """float32 matrices with more distinct values than this are binned."""
 
+_NORMAL_ROOT_4 = 0.8221789587**4  # mean of sqrt|z| of a standard normal z
 _BIN_BITS = 12
 _N_BINS = 1 << 20
 _BIN_KEYS = 1 << _BIN_BITS
@@ -78,10 +79,18 @@ class Points:
         return Moments(n, mean, squares)
 
     @property
-    def mean_square(self) -> float:
-        """The mean of the squares of all weights."""
-        # Not a dot product: BLAS splits one by the number of cores, and its last digits with it.
-        return float((self.counts * self.values**2 + self.within).sum()) / self.n_weights
+    def bulk_mean_square(self) -> float:
+        """The mean square that a normal distribution with the same mean square root would have.
+
+        Taken over the weights that are not zero, and shared among all. Where tails are heavy, this
+        stays the size of the bulk, which a few outliers would drown in the mean square.
+        """
+        roots = np.sqrt(np.abs(self.values))
+        used = int(self.counts[roots > 0].sum())
+        if used == 0:
+            return 0.0
+        mean = float((self.counts * roots).sum()) / used
+        return mean**4 / _NORMAL_ROOT_4 * used / self.n_weights
 
     def where(self, keep: NDArray[np.bool_]) -> Points:
         """The points that `keep` ([n] bool) names."""

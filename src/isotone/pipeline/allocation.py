@@ -9,35 +9,33 @@ they would take is added up; between the prices, bits are nearly linear in the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.plan import Clustered, Settings
-from isotone.checkpoint.source import Source, TensorInfo
+from isotone.checkpoint.source import Source
 from isotone.codec.packed import RANS_STATE_BYTES
-from isotone.core.entropy import EntropyMethod, coded_bits
-from isotone.core.fit import count
+from isotone.core.entropy import coded_bits
+from isotone.core.fit import cluster_counted, count
 from isotone.engine.local import Progress, Workers
 from isotone.errors import InputError
+from isotone.pipeline.damage import Damage
 from isotone.pipeline.planned_matrix import PlannedMatrix
 
 MIN_BITS, MAX_BITS = 1.0, 8.0
 
 _REFERENCE_PRICE, _REFERENCE_BITS = 0.02, 3.3  # of a normal distribution
-_SPREAD = np.array([1.5, 0.5, -0.5, -1.5]) * math.log(1.5)  # of the prices of one survey
-_SURVEYS = 4
+_SPREAD = np.array([-1.5, -0.5, 0.5, 1.5]) * math.log(1.5)  # of the prices of the first survey
+_MOST_PRICES = 24
+_SMOOTH = 8
+_CLOSE = 0.001  # relative to the size: near enough
+_FARTHER = 2.0  # at least, in logarithms, from all prices tried to the next one: 1.4 bits
+_LOWEST, _HIGHEST = math.log(1e-12), math.log(1e6)  # where everything is exact, or one value
+_NARROW = 1e-3  # logarithms of prices between which there must be a jump
 _CODER_BITS = 0.004  # a weight: what 12-bit frequencies cost
-
-Damage = Callable[[TensorInfo], float]
-"""What an error of one weight of a tensor does, relative to the mean square of its weights."""
-
-
-def relative_error(_tensor: TensorInfo) -> float:
-    """The damage that is assumed without data: the relative error, alike in every matrix."""
-    return 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Prices:
     """One price for the model, turned into that of each tensor by a measure of damage."""
 
     model: float
-    damage: Damage = relative_error
+    damage: Damage
 
     def apply(self, plan: Clustered) -> Clustered:
         """The plan at this price."""
@@ -63,47 +61,58 @@ def price_for(
     bits: float,
     source: Source,
     plans: Sequence[Clustered],
+    damage: Damage,
     workers: Workers,
     progress: Progress,
-    damage: Damage = relative_error,
 ) -> float:
     """The price at which all the plans together take so many bits a weight on disk.
 
     Where even the finest clustering takes fewer (a matrix of three distinct values needs no more
-    than 1.6 bits), the lowest price that was tried.
+    than 1.6 bits), a price low enough for that. Where the size jumps over the one that is asked
+    for, as it may with few or odd matrices, the price on the nearer side.
 
-    Cost: reads every matrix once to three times, and clusters it four times; mostly one survey is
-    enough. Memory does not depend on the model. Raises InputError as `core.fit.count` does.
+    Cost: a survey reads every matrix once to four times, and clusters it at each price. Most models
+    need one survey at four prices and one or two at a single one. Memory does not depend on the
+    model. Raises InputError as `core.fit.count` does.
     """
     n_weights = sum(plan.tensor.n_weights for plan in plans)
+    known: dict[float, float] = {}  # bits a weight by the logarithm of the price
     centre = math.log(_REFERENCE_PRICE) + (_REFERENCE_BITS - bits) * math.log(4.0)
-    for _ in range(_SURVEYS):
-        prices = np.exp(centre + _SPREAD)
-        found = _survey(prices, source, plans, workers, progress, damage) / n_weights
-        if found[0] <= bits <= found[-1]:
-            break
-        slope = (found[-1] - found[0]) / (_SPREAD[-1] - _SPREAD[0])
-        nearest = found[-1] if bits > found[-1] else found[0]
-        if abs(slope) < 0.05:  # nothing more to be had, or next to nothing
-            break
-        at = centre + (_SPREAD[-1] if bits > found[-1] else _SPREAD[0])
-        centre = at + (bits - nearest) / slope
-    return float(np.exp(centre + _interpolated(bits, found)))
+    wanted: NDArray[np.float64] | None = centre + _SPREAD
+    while wanted is not None and len(known) < _MOST_PRICES:
+        found = _survey(np.exp(wanted), source, plans, damage, workers, progress) / n_weights
+        known |= dict(zip(wanted.tolist(), found.tolist(), strict=True))
+        wanted = _next(known, bits)
+    return math.exp(min(known, key=lambda log: (abs(known[log] - bits), log)))
 
 
-def _interpolated(bits: float, found: NDArray[np.float64]) -> float:
-    """Where on _SPREAD so many bits would be found, by a polynomial through what was."""
-    coefficients = np.polyfit(found - bits, _SPREAD, min(len(np.unique(found)), 4) - 1)
-    return float(np.clip(coefficients[-1], _SPREAD.min(), _SPREAD.max()))
+def _next(known: dict[float, float], bits: float) -> NDArray[np.float64] | None:
+    """What price to try, given the bits that others led to; None where one of those will do."""
+    if any(abs(found - bits) <= _CLOSE * bits for found in known.values()):
+        return None
+    logs = sorted(known)
+    low = max((log for log in logs if known[log] > bits), default=None)
+    high = min((log for log in logs if known[log] < bits), default=None)
+    extent = max(logs[-1] - logs[0], _FARTHER)
+    if low is None:
+        return np.array([logs[0] - extent]) if logs[0] > _LOWEST else None
+    if high is None:
+        return np.array([logs[-1] + extent]) if logs[-1] < _HIGHEST else None
+    if abs(high - low) < _NARROW:
+        return None
+    share = 0.5  # what is not met soon has a jump to it, which halving finds soonest
+    if len(known) < _SMOOTH:
+        share = (known[low] - bits) / (known[low] - known[high])
+    return np.array([low + (high - low) * min(max(share, 0.1), 0.9)])
 
 
 def _survey(
     prices: NDArray[np.float64],
     source: Source,
     plans: Sequence[Clustered],
+    damage: Damage,
     workers: Workers,
     progress: Progress,
-    damage: Damage,
 ) -> NDArray[np.float64]:
     """Bits that all matrices would take at each of some prices."""
     progress.begin("surveying", sum(plan.tensor.n_bytes for plan in plans))
@@ -135,8 +144,6 @@ def _bits_at(
     fixed += _CODER_BITS * plan.layout.matrix_weights
     coded = []
     for each in settings:
-        method = each.method
-        assert isinstance(method, EntropyMethod)
-        assigned = method.assign(counted.points, value_bits, whole.n_chunks)
+        assigned = cluster_counted(counted, whole, each.method)
         coded.append(coded_bits(assigned, value_bits, whole.n_chunks))
     return np.array(coded) + fixed

@@ -47,6 +47,7 @@ from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.errors import InputError
 from isotone.pipeline.allocation import Prices, check_bits, price_for
 from isotone.pipeline.compress_shard import compress_shard
+from isotone.pipeline.damage import Damage, relative_error
 from isotone.pipeline.open_source import open_source
 
 DEFAULT_BITS = 4.0
@@ -130,7 +131,8 @@ def compress(
     _refuse_quantized(source, model)
     refuse_inside(Path(out), Path(model))
     progress = progress or Silent()
-    plans = plan_tensors(source, selection, find_tied(source))
+    tied_to = find_tied(source)
+    plans = plan_tensors(source, selection, tied_to)
     job = {
         "isotone": version("isotone"),
         "arguments": {
@@ -146,7 +148,8 @@ def compress(
     }
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
         if target is not None:
-            plans = _priced(source, plans, target, staging, n_workers, progress)
+            damage = relative_error(source, tied_to)
+            plans = _priced(source, plans, target, damage, staging, n_workers, progress)
         shards = plan_shards(plans)
         records = _compress_shards(source, shards, staging, n_workers, progress)
         tied = [plan for plan in plans if isinstance(plan, Tied)]
@@ -227,6 +230,7 @@ def _priced(
     source: Source,
     plans: list[TensorPlan],
     bits: float,
+    damage: Damage,
     staging: Staging,
     n_workers: int,
     progress: Progress,
@@ -236,9 +240,9 @@ def _priced(
     if price is None:
         clustered = [plan for plan in plans if isinstance(plan, Clustered)]
         with Workers.start(n_workers) as workers:
-            price = price_for(bits, source, clustered, workers, progress)
+            price = price_for(bits, source, clustered, damage, workers, progress)
         staging.take_note(_PRICE, price)
-    prices = Prices(price)
+    prices = Prices(price, damage)
     return [prices.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
 
 

@@ -158,7 +158,7 @@ class TensorSink:
             stored_bytes=stored_bytes,
             entropy_bits=sum(entropy_bits(fit.counts) for fit in self._fits) / n,
             distortion=self._distortion,
-            relative_distortion=self._distortion / squares if self._distortion else 0.0,
+            relative_distortion=self._distortion / squares if squares else 0.0,
             optimality_gap=sum(fit.optimality_gap for fit in self._fits),
             mean=mean,
             standard_deviation=float(np.sqrt((squares + between) / n)),

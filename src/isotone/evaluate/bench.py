@@ -1,0 +1,136 @@
+"""A dense model on its windows, and compressions of it measured beside it, one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from isotone.checkpoint.model_directory import ModelDirectory
+from isotone.checkpoint.source import DTYPE_BYTES
+from isotone.engine.local import Progress
+from isotone.errors import InputError
+from isotone.evaluate.divergence import divergence
+from isotone.evaluate.estimates import Estimate
+from isotone.evaluate.loading import load_model, open_files
+from isotone.evaluate.perplexity import perplexity
+from isotone.evaluate.results import Point, Protocol
+from isotone.evaluate.scoring import compare, score
+from isotone.evaluate.windows import Tokens
+from isotone.pipeline.compress import compress
+
+_QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compress: the line of the chart it belongs to, its name there, and arguments."""
+
+    family: str
+    label: str
+    arguments: dict[str, Any] = field(hash=False)
+
+
+class Bench:
+    """Holds a dense model in memory and measures what is made of it."""
+
+    def __init__(
+        self,
+        source: ModelDirectory,
+        windows: Tokens,
+        protocol: Protocol,
+        *,
+        device: str,
+        workers: int | None,
+    ) -> None:
+        """Load the dense model. workers: threads for compressing."""
+        self._source, self._windows, self._protocol = source, windows, protocol
+        self._device, self._workers = device, workers
+        self._dense = self._load(source.directory)
+
+    def dense(self, progress: Progress) -> Point:
+        """The model as it is; raises InputError where it gives no finite numbers itself."""
+        judged = perplexity(score(self._dense, self._windows, progress=progress).loss)
+        return self._point(
+            Variant("dense", "dense", {}),
+            kind="dense",
+            bits_per_weight=8.0 * _bytes_per_weight(self._source),
+            relative_distortion=0.0,
+            output_bytes=self._source.n_bytes,
+            seconds=0.0,
+            kl=0.0,
+            top1_agreement=1.0,
+            **_perplexity(judged.perplexity),
+        )
+
+    def measure(self, variant: Variant, scratch: Path, progress: Progress) -> Point:
+        """Compress to files at scratch, load them as a user would, and judge what they hold."""
+        summary = compress(
+            self._source.directory,
+            scratch,
+            **variant.arguments,
+            include=self._protocol.include,
+            exclude=self._protocol.exclude,
+            workers=self._workers,
+            progress=progress,
+        )
+        progress.begin("loading", 0)
+        quality = self._quality(self._load(scratch), progress)
+        return self._point(
+            variant,
+            kind="swept",
+            bits_per_weight=summary.bits_per_weight,
+            relative_distortion=summary.relative_distortion,
+            output_bytes=summary.output_bytes,
+            seconds=summary.seconds,
+            **quality,
+        )
+
+    def _load(self, directory: Path) -> PreTrainedModel:
+        return load_model(open_files(directory), dtype=self._protocol.dtype, device=self._device)
+
+    def _quality(self, model: PreTrainedModel, progress: Progress) -> dict[str, float | None]:
+        try:
+            tokens = compare(model, self._dense, self._windows, progress=progress)
+        except InputError:  # no finite numbers: the dense model gave them, so this one collapsed
+            return dict.fromkeys(
+                ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
+            )
+        summary = divergence(tokens)
+        return {
+            "kl": summary.kl.value,
+            "top1_agreement": summary.top1_agreement.value,
+            **_perplexity(perplexity(tokens.loss).perplexity),
+        }
+
+    def _point(self, variant: Variant, **figures: Any) -> Point:  # noqa: ANN401 (Point's fields)
+        return Point(
+            family=variant.family,
+            label=variant.label,
+            arguments=variant.arguments,
+            n_tokens=len(self._windows) * (self._windows.shape[1] - 1),
+            protocol=self._protocol,
+            device=self._device,
+            torch=version("torch"),
+            transformers=version("transformers"),
+            **figures,
+        )
+
+
+def _perplexity(estimate: Estimate) -> dict[str, float | None]:
+    """JSON has no nan and no infinity: null there."""
+    values = {"perplexity": estimate.value, "perplexity_standard_error": estimate.standard_error}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _bytes_per_weight(source: ModelDirectory) -> int:
+    """Those of the dtype that most weights are stored in; norms are often wider."""
+    weights: Counter[str] = Counter()
+    for tensor in source.tensors:
+        weights[tensor.dtype] += tensor.n_weights
+    return DTYPE_BYTES[weights.most_common(1)[0][0]]

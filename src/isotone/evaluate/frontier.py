@@ -1,0 +1,174 @@
+"""Sweep sizes and methods of compression over one model: what quality costs, in measured bits.
+
+Each variant is compressed to files, loaded from them as a user would, judged beside the dense model
+on the same windows, and deleted; what stays is one line (see results.py). The dense model is loaded
+once, and is in memory together with one variant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from isotone.checkpoint.manifest import hash_file
+from isotone.checkpoint.model_directory import ModelDirectory
+from isotone.checkpoint.staging import refuse_inside
+from isotone.core.cluster import check_k
+from isotone.engine.local import Progress, Silent
+from isotone.errors import InputError
+from isotone.evaluate.bench import Bench, Variant
+from isotone.evaluate.loading import check_context, check_tokens, open_files
+from isotone.evaluate.peers import check_comparable
+from isotone.evaluate.results import Point, Protocol, Results
+from isotone.evaluate.windows import Tokens, cut_windows, encode, read_text
+from isotone.pipeline.allocation import check_bits
+
+BITS = (2.6, 3.1, 3.6, 4.1, 5.0)
+K = (16, 32, 64)
+
+ENTROPY, KMEANS, PLAIN = "isotone, entropy", "isotone, k-means", "k-means, plain"
+
+
+def variants(bits: Sequence[float] = BITS, k: Sequence[int] = K) -> list[Variant]:
+    """What a sweep goes through: sizes in bits, numbers of centroids, and the latter plainly.
+
+    Plain is k-means alone, without protection and scales, as in arXiv 2603.17917.
+    Raises InputError for a value that compress would not take.
+    """
+    for size in bits:
+        check_bits(size)
+    for number in k:
+        check_k(number)
+    sizes, numbers = dict.fromkeys(bits), dict.fromkeys(k)
+    plain = {"protect": "off", "scale": "none"}
+    return [
+        *(Variant(ENTROPY, f"{size:g} bits", {"bits": size}) for size in sizes),
+        *(Variant(KMEANS, f"K = {number}", {"k": number}) for number in numbers),
+        *(Variant(PLAIN, f"K = {number}", {"k": number, **plain}) for number in numbers),
+    ]
+
+
+def sweep(
+    model: str | Path,
+    results: str | Path,
+    text: str | Path,
+    *,
+    variants: Sequence[Variant],
+    context: int = 1024,
+    windows: int = 8,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    peers: Sequence[Mapping[str, Any]] = (),
+    dtype: str = "float32",
+    device: str = "cpu",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Point]:
+    """Measure the dense model and every variant of it; return all points that `results` holds.
+
+    model: a dense model directory or a hub id. text, context, windows, dtype, device: as evaluate
+    takes them. include, exclude, workers: as compress takes them. peers: points that will stand
+    beside these; refused where they say that they were measured on something else.
+    Points that `results` holds already are not measured again; overwrite drops them first.
+    Raises InputError, FormatError and MissingExtraError, what can be known early before anything
+    is measured. Cost: two forward passes for each variant and window; disk for one variant.
+    """
+    progress = progress or Silent()
+    source, tokens, protocol = _subject(
+        model,
+        text,
+        progress,
+        context=context,
+        windows=windows,
+        dtype=dtype,
+        include=tuple(include),
+        exclude=tuple(exclude),
+    )
+    refuse_inside(Path(results), source.directory)
+    with Results.open(Path(results), protocol, overwrite=overwrite) as kept:
+        todo = _missing(variants, kept.points)
+        dense = next((point for point in kept.points if point.kind == "dense"), None)
+        if todo or dense is None:
+            bench = Bench(source, tokens, protocol, device=device, workers=workers)
+        if dense is None:
+            dense = bench.dense(progress)
+            kept.append(dense)
+        check_comparable(peers, dense)
+        for number, variant in enumerate(todo, 1):
+            kept.drop_scratch()  # what an interrupted run left is made anew, for a whole time
+            stage = _Stage(progress, f"{number}/{len(todo)} {variant.family}, {variant.label}: ")
+            kept.append(bench.measure(variant, kept.scratch, stage))
+            kept.drop_scratch()
+        return list(kept.points)
+
+
+class _Stage:
+    """Progress that says what it is about."""
+
+    def __init__(self, progress: Progress, about: str) -> None:
+        self._progress, self._about = progress, about
+
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
+        self._progress.begin(self._about + what, total, unit)
+
+    def advance(self, n: int) -> None:
+        self._progress.advance(n)
+
+
+def _subject(
+    model: str | Path,
+    text: str | Path,
+    progress: Progress,
+    *,
+    context: int,
+    windows: int,
+    dtype: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+) -> tuple[ModelDirectory, Tokens, Protocol]:
+    """What is to be compressed, the windows [n, context] to judge on, and a record of both."""
+    files = open_files(model)
+    source = ModelDirectory(files.directory)
+    if "quantization_config" in source.config:
+        raise InputError(f"{model}: is compressed already; expected the dense model")
+    check_context(files, context, f"context {context}")
+    content = read_text(text)
+    tokens = cut_windows(encode(files.tokenizer, content), context, windows, str(text))
+    check_tokens(files, tokens)
+    protocol = Protocol(
+        model=files.directory.resolve().name if Path(model).is_dir() else str(model),
+        model_hash=_model_hash(source, progress),
+        text=Path(text).name,
+        text_hash=hashlib.sha256(content.encode()).hexdigest(),
+        context=context,
+        windows=windows,
+        dtype=dtype,
+        include=include,
+        exclude=exclude,
+        isotone=version("isotone"),
+    )
+    return source, tokens, protocol
+
+
+def _model_hash(source: ModelDirectory, progress: Progress) -> str:
+    """SHA-256 over the weight files' names and BLAKE3 hashes, and the config.
+
+    Content alone, no times: a copy is the same model. Cost: one read of the weights.
+    """
+    progress.begin("hashing the model", source.n_bytes)
+    hasher = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
+    for file in sorted(source.files, key=lambda file: file.path.name):
+        hasher.update(f"\n{file.path.name} {hash_file(file.path)}".encode())
+        progress.advance(file.n_bytes)
+    return hasher.hexdigest()
+
+
+def _missing(variants: Sequence[Variant], points: Sequence[Point]) -> list[Variant]:
+    """Those that are not measured yet."""
+    done = [(point.family, point.arguments) for point in points]
+    return [v for v in variants if (v.family, v.arguments) not in done]
