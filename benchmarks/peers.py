@@ -2,13 +2,14 @@
 
 Every matrix of SmolLM2-135M-Instruct (210 linear layers and the tied embedding), K = 16, in one
 run. isotone is the whole command, from the start of the process to an output that has reached the
-disk, with and without protection: the median of runs before and after the others. coremltools'
-PostTrainingPalettizer (4 bits, per tensor, otherwise its defaults: fast mode, one worker, since
-starting more takes longer than they save here) and scikit-learn's KMeans (one start, all cores) are
-timed on weights that are in memory already, and write nothing.
+disk, as plain k-means (no protection, no factors) and with its defaults: the median of runs before
+and after the others. coremltools' PostTrainingPalettizer (4 bits, per tensor, otherwise its
+defaults: fast mode, one worker, since starting more takes longer than they save here) and
+scikit-learn's KMeans (one start, all cores) are timed on weights that are in memory already, and
+write nothing.
 
 Distortion is the sum of squared errors in float64, of each tool's own centroids and assignments;
-for isotone those of its files, without protection, float32 centroids.
+for isotone those of its files as plain k-means, float32 centroids.
 """
 
 import argparse
@@ -30,6 +31,9 @@ from stages import matrices
 K, BITS = 16, 4
 WORK = DEFAULT.with_name("peers")
 
+PLAIN = ("--protect", "off", "--scale", "none")
+RUNS: dict[str, tuple[str, ...]] = {"plain": PLAIN, "default": ()}
+
 Distortions = dict[str, float]
 """By tensor."""
 
@@ -46,13 +50,11 @@ def squared_error(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.square(before.astype(np.float64) - after.astype(np.float64)).sum())
 
 
-def run_isotone(model: Path, tensors: list[TensorInfo], protect: str, out: Path) -> Run:
+def run_isotone(model: Path, tensors: list[TensorInfo], options: tuple[str, ...], out: Path) -> Run:
     """The whole command."""
     include = [argument for tensor in tensors for argument in ("--include", tensor.name)]
     whole = not include or len(tensors) == len(matrices(open_source(model), "*"))
-    return isotone(
-        "compress", model, out, "--k", K, "--protect", protect, *([] if whole else include)
-    )
+    return isotone("compress", model, out, "--k", K, *options, *([] if whole else include))
 
 
 def isotone_distortions(source: Source, directory: Path) -> Distortions:
@@ -117,13 +119,13 @@ def run_sklearn(source: Source, tensors: list[TensorInfo]) -> tuple[float, Disto
 
 
 def _time_isotone(model: Path, tensors: list[TensorInfo], n_runs: int) -> dict[str, list[float]]:
-    """Seconds of the whole command, by protection, in turn; leaves the last outputs in WORK."""
-    seconds: dict[str, list[float]] = {protect: [] for protect in ("off", "auto")}
+    """Seconds of the whole command, plain and default in turn; leaves the last outputs in WORK."""
+    seconds: dict[str, list[float]] = {name: [] for name in RUNS}
     for _ in range(n_runs):
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
-        for protect, taken in seconds.items():
-            taken.append(run_isotone(model, tensors, protect, WORK / protect).seconds)
+        for name, taken in seconds.items():
+            taken.append(run_isotone(model, tensors, RUNS[name], WORK / name).seconds)
     return seconds
 
 
@@ -148,11 +150,10 @@ def main() -> None:
     given = parser.parse_args()
     model = smollm2_dense(given.model)
     source = open_source(model)
-    tensors = matrices(source, "*")
-    tensors = tensors[-given.quick :] if given.quick else tensors
+    tensors = matrices(source, "*")[-(given.quick or 0) :]
 
     before = _time_isotone(model, tensors, 2)
-    ours = isotone_distortions(source, WORK / "off")
+    ours = isotone_distortions(source, WORK / "plain")
     peers = {
         "coremltools": run_coremltools(model, source, tensors),
         "scikit-learn": run_sklearn(source, tensors),
@@ -160,14 +161,14 @@ def main() -> None:
     after = _time_isotone(model, tensors, 3)
     shutil.rmtree(WORK)
 
-    runs = {protect: before[protect] + after[protect] for protect in before}
-    medians = {protect: float(np.median(taken)) for protect, taken in runs.items()}
+    runs = {name: before[name] + after[name] for name in before}
+    medians = {name: float(np.median(taken)) for name, taken in runs.items()}
     rows = [
-        _row("isotone, protect off", medians["off"], medians["off"], ours),
-        _row("isotone, protect auto", medians["auto"], medians["off"], None),
+        _row("isotone, plain k-means", medians["plain"], medians["plain"], ours),
+        _row("isotone, default", medians["default"], medians["plain"], None),
     ]
     for tool, (seconds, found) in peers.items():
-        rows.append([*_row(tool, seconds, medians["off"], found), *_compared(ours, found)])
+        rows.append([*_row(tool, seconds, medians["plain"], found), *_compared(ours, found)])
     print_table(
         f"{len(tensors)} matrices, K = {K}; ratio: isotone's distortion by the tool's",
         ("", "seconds", "by isotone's", "distortion", "at most 1", "median ratio", "worst ratio"),

@@ -1,5 +1,8 @@
 """What clustering costs in quality: perplexity and measured bits of SmolLM2, linear layers only.
 
+K-means with its defaults and plain (no protected weights, no factors of rows and columns), and
+sizes asked for by --bits, which is the method entropy.
+
 The protocol is that of `isotone eval`: the whole text encoded once, the first 8 windows of 1,024
 tokens, float32. The text is given with --text, by default what every Python ships; perplexities
 of different texts are not to be compared.
@@ -17,15 +20,22 @@ from results import print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 
 WORK = DEFAULT.with_name("quality")
-VARIANTS = ((64, "auto"), (32, "auto"), (16, "auto"), (16, "off"))
+PLAIN = ("--protect", "off", "--scale", "none")
+VARIANTS: dict[str, tuple[object, ...]] = {
+    "K = 64": ("--k", 64),
+    "K = 32": ("--k", 32),
+    "K = 16": ("--k", 16),
+    "K = 16, plain": ("--k", 16, *PLAIN),
+} | {f"{bits} bits": ("--bits", bits) for bits in (5.0, 4.1, 3.9, 3.65, 3.1)}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One model: what it takes and what it is worth. k and protect are None for the dense one."""
+    """One model: what it takes and what it is worth. method: kmeans, entropy, none where dense."""
 
-    k: int | None
-    protect: str | None
+    name: str
+    method: str
+    options: str
     bits_per_weight: float
     relative_distortion: float
     perplexity: float
@@ -34,20 +44,26 @@ class Point:
 
 def dense_point(model: Path, text: str, windows: int) -> Point:
     """The model as it came."""
-    return Point(None, None, 16.0, 0.0, *_perplexity(model, text, windows))
+    return Point("dense", "none", "", 16.0, 0.0, *_perplexity(model, text, windows))
 
 
-def clustered_point(model: Path, k: int, protect: str, text: str, windows: int) -> Point:
+def clustered_point(model: Path, name: str, text: str, windows: int) -> Point:
     """The model after compress and decompress, embedding kept as it is."""
-    packed, dense = WORK / f"k{k}-{protect}", WORK / f"k{k}-{protect}-dense"
-    options = ("--k", k, "--protect", protect, "--exclude", "*embed_tokens*", "--overwrite")
-    summary = isotone("compress", model, packed, *options).output
+    options = VARIANTS[name]
+    packed, dense = WORK / "packed", WORK / "dense"
+    keep = ("--exclude", "*embed_tokens*", "--overwrite")
+    summary = isotone("compress", model, packed, *options, *keep).output
     isotone("decompress", packed, dense, "--overwrite")
     perplexity = _perplexity(dense, text, windows)
     shutil.rmtree(packed)
     shutil.rmtree(dense)
     return Point(
-        k, protect, summary["bits_per_weight"], summary["relative_distortion"], *perplexity
+        name,
+        "entropy" if "--bits" in options else "kmeans",
+        " ".join(map(str, options)),
+        summary["bits_per_weight"],
+        summary["relative_distortion"],
+        *perplexity,
     )
 
 
@@ -64,19 +80,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEFAULT, help="made where it is not there")
     parser.add_argument("--text", default=BUILTIN, metavar="FILE")
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="some, to try the script")
     given = parser.parse_args()
     model = smollm2_dense(given.model)
     points = [dense_point(model, given.text, given.windows)]
-    for k, protect in VARIANTS:
-        points.append(clustered_point(model, k, protect, given.text, given.windows))
+    for variant in given.only or VARIANTS:
+        points.append(clustered_point(model, variant, given.text, given.windows))
     shutil.rmtree(WORK)
     name = Path(given.text).name
     print_table(
         f"{name}, {given.windows} windows of 1,024 tokens, linear layers clustered",
-        ("", "bits a weight", "relative distortion", "perplexity", "standard error"),
+        ("", "method", "bits a weight", "relative distortion", "perplexity", "standard error"),
         [
             (
-                f"K = {p.k}, protect {p.protect}" if p.k else "dense",
+                p.name,
+                p.method,
                 f"{p.bits_per_weight:.3f}",
                 f"{p.relative_distortion:.3e}",
                 f"{p.perplexity:,.2f}",
@@ -85,6 +103,8 @@ def main() -> None:
             for p in points
         ],
     )
+    if given.only:
+        return
     protocol = {"text": name, "windows": given.windows, "context": 1024, "dtype": "float32"}
     write_results("quality", {"protocol": protocol, "points": [vars(p) for p in points]})
 

@@ -3,6 +3,8 @@
 The stages are the library's own functions, run one after the other over some matrices of a model,
 piece by piece as in the pipeline, so that a stage finds its input in the caches as it does there.
 Reading finds its file in the page cache, and writing ends there: the disk has no part in this.
+Fitting is counting, which balances rows and columns first where they get factors, and solving;
+these parts are run once more by themselves.
 """
 
 import argparse
@@ -12,22 +14,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 
-from isotone.checkpoint.plan import n_matrices, reason_to_keep
+from isotone.checkpoint.plan import Clustered, Settings, n_matrices, reason_to_keep
 from isotone.checkpoint.source import Source, TensorInfo
 from isotone.codec.packed import CHUNK_WEIGHTS, PackedLayout, PackedReader, encode_chunk
+from isotone.core.balance import ScaleRule, choose_scales
 from isotone.core.clustered_tensor import ClusteredTensor, restore
-from isotone.core.fit import Fit, fit
+from isotone.core.fit import Fit, count, fit
 from isotone.core.float_format import FloatFormat
-from isotone.core.points import collect
-from isotone.core.protection import Protection, solve_protected
-from isotone.pipeline.compress_shard import PIECE_WEIGHTS
+from isotone.core.points import refine
+from isotone.core.protection import Protection
 from isotone.pipeline.open_source import open_source
+from isotone.pipeline.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from results import print_table, write_results
 
 COMPRESSING = (
@@ -41,21 +45,26 @@ COMPRESSING = (
     "hash restored",
     "write",
 )
-PARTS = ("of fit: count", "of fit: solve")
+PARTS = ("of fit: count", "of count: balance", "of fit: solve")
 RESTORING = ("decode", "restore", "hash restored")
 
 
 def stage_seconds(
-    source: Source, tensors: list[TensorInfo], k: int, protect: str = "auto"
+    source: Source,
+    tensors: list[TensorInfo],
+    k: int,
+    protect: str = "auto",
+    scale: str = "auto",
 ) -> dict[str, float]:
     """Seconds of each stage, in sum over the tensors; holds one of them in memory."""
     clock = _Clock()
-    rule = Protection.parse(protect)
+    settings = Settings(k, Protection.parse(protect), ScaleRule.parse(scale))
     with tempfile.TemporaryFile() as out:
         for tensor in tensors:
-            found = _fit(source, tensor, k, rule, clock)
+            plan = Clustered(tensor, settings, 1)
+            found = _fit(source, plan, clock)
             for start, stop in _spans(tensor.n_weights, PIECE_WEIGHTS):
-                _code(source, tensor, (start, stop), found, out.fileno(), clock)
+                _code(source, plan, (start, stop), found, out.fileno(), clock)
     return dict(clock.seconds)
 
 
@@ -100,42 +109,49 @@ class _Clock:
         self.seconds[stage] += time.thread_time() - started
 
 
-def _fit(source: Source, tensor: TensorInfo, k: int, rule: Protection, clock: _Clock) -> Fit:
-    float_format = FloatFormat(tensor.dtype)
-    spans = list(_spans(tensor.n_weights, PIECE_WEIGHTS))
-    for span in spans:  # into the page cache
-        source.read(tensor, *span)
+def _fit(source: Source, plan: Clustered, clock: _Clock) -> Fit:
+    planned, settings = PlannedMatrix(plan, 0), plan.settings
+    for _ in planned.read_from(source).rows():  # into the page cache
+        pass
     with clock("read"):
-        for span in spans:
-            source.read(tensor, *span)
-    pieces = [source.read(tensor, *span).view(float_format.bits_dtype) for span in spans]
+        read = planned.read_from(source)
+        pieces = tuple(read.rows())
+    matrix = replace(read, rows=lambda: pieces)
+    with clock("of count: balance"):
+        choose_scales(matrix.rows, matrix.shape, matrix.float_format, settings.scale)
     with clock("of fit: count"):
-        points = collect(lambda: pieces, float_format, tensor.name)
+        points = count(matrix, settings.scale).points
     with clock("of fit: solve"):
-        solve_protected(points, k, rule, 8 * float_format.itemsize)
+        settings.method.assign(
+            points,
+            8 * matrix.float_format.itemsize,
+            matrix.n_chunks,
+            lambda points, at: refine(points, matrix.rows, at),
+        )
     with clock("fit"):
-        found = fit(lambda: pieces, float_format, k, rule, tensor.name)
+        found = fit(matrix, settings.scale, settings.method)
     return found
 
 
 def _code(
     source: Source,
-    tensor: TensorInfo,
+    plan: Clustered,
     span: tuple[int, int],
     found: Fit,
     out: int,
     clock: _Clock,
 ) -> None:
-    float_format, k = FloatFormat(tensor.dtype), len(found.codebook)
+    float_format, k = FloatFormat(plan.tensor.dtype), len(found.codebook)
     with clock("read again"):
-        dense = source.read(tensor, *span)
+        dense = source.read(plan.tensor, *span)
     bits = dense.view(float_format.bits_dtype)
     with clock("assign"):
         ranks = np.empty(len(bits), np.uint8)
-        positions = found.labeller.assign(bits, ranks)
+        positions = found.assign(bits, span[0], float_format, ranks)
     with clock("restore"):
         restored = np.empty_like(bits)
-        values = ClusteredTensor((len(bits),), float_format, found.codebook, ranks)
+        codes = found.row_scale, found.column_scale
+        values = ClusteredTensor(plan.matrix_shape, float_format, found.codebook, ranks, *codes)
         restore(values, 0, span[0], ranks, restored)
         restored[positions] = bits[positions]
     with clock("encode"):
@@ -149,7 +165,7 @@ def _code(
     layout = PackedLayout((len(ranks),), float_format, k, 1)
     packed = layout.header([entry for _, entry in coded]) + b"".join(d.tobytes() for d, _ in coded)
     array = np.frombuffer(packed + bytes(-len(packed) % 8), np.uint8)
-    reader = PackedReader(lambda start, stop: array[start:stop], len(array), tensor.name)
+    reader = PackedReader(lambda start, stop: array[start:stop], len(array), plan.tensor.name)
     with clock("decode"):
         for chunk in range(layout.n_chunks):
             reader.decode(chunk)
@@ -166,6 +182,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("--k", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--protect", default="auto")
+    parser.add_argument("--scale", default="auto")
     parser.add_argument("--tensors", default="*", metavar="GLOB")
     given = parser.parse_args()
     source = open_source(given.model)
@@ -173,7 +190,7 @@ def main() -> None:
     n_weights = sum(tensor.n_weights for tensor in tensors)
     found = {}
     for k in given.k:
-        found[f"k={k}"] = stage_seconds(source, tensors, k, given.protect)
+        found[f"k={k}"] = stage_seconds(source, tensors, k, given.protect, given.scale)
         print_stages(f"{len(tensors)} matrices, K = {k}", found[f"k={k}"], n_weights)
     write_results("stages", {"model": given.model.name, "n_weights": n_weights, "seconds": found})
 

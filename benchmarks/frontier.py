@@ -1,0 +1,96 @@
+"""The frontier of SmolLM2: isotone and its data-free peers, quality over measured bits, one chart.
+
+Linear layers only; the embedding is kept. All points are measured in this run, on the same text and
+windows, each with the bytes that its own storage needs: the peers by round_trips.py, isotone by
+`isotone frontier`, which writes and loads real files. The chart goes to work/frontier, as a PNG and
+an interactive page; the PNG also to docs/, where the README shows it.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from isotone.evaluate.frontier import sweep, variants
+from isotone.evaluate.windows import BUILTIN
+from isotone.report.frontier import frontier_chart
+from isotone.report.page import write_chart
+from results import print_table, write_results
+from round_trips import PEERS, measure
+from smollm2_dense import DEFAULT, smollm2_dense
+
+WORK = DEFAULT.with_name("frontier")
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "frontier-smollm2.png"
+BITS = (2.6, 3.1, 3.65, 3.9, 4.1, 5.0)
+K = (16, 32, 64)
+CAPTION = (
+    "SmolLM2-135M-Instruct, linear layers, {text}, {windows} windows of 1,024 tokens. Bits are "
+    "what each format stores on disk for a weight, all included. No method uses data. The model's "
+    "weights come from a 4-bit file (Q4_1: blocks of 32 with 16 even levels each), which favours "
+    "formats whose blocks fall on those: HQQ, and above all Q4_K/Q5_0 (perplexity 31.2, or 32.6 "
+    "with blocks shifted against them). llama.cpp puts only down_proj into K-quants here, for the "
+    "other rows are no multiple of 256; Q4_K and Q3_K fall back to Q5_0 and Q4_0 there."
+)
+
+
+def main() -> None:
+    """Measure the peers, sweep isotone, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--text", default=BUILTIN, metavar="FILE")
+    parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), metavar="NAME")
+    given = parser.parse_args()
+    model = smollm2_dense()
+    shutil.rmtree(WORK, ignore_errors=True)
+    points = sweep(
+        model,
+        WORK,
+        given.text,
+        variants=variants(BITS, K),
+        windows=given.windows,
+        exclude=["*embed_tokens*"],
+    )
+    found = [asdict(point) for point in points]
+    peers = [
+        {"kind": "peer", **point}
+        for point in measure(model, given.text, given.windows, 1024, given.peers)
+    ]
+    text = Path(given.text).name
+    caption = CAPTION.format(text=text, windows=given.windows)
+    chart = frontier_chart([*found, *peers], title="SmolLM2: quality over size", caption=caption)
+    _, png = write_chart(chart, WORK, "frontier")
+    shutil.copyfile(png, PICTURE)
+    print_table(
+        f"{text}, {given.windows} windows of 1,024 tokens, linear layers",
+        ("", "bits a weight", "perplexity", "standard error", "KL", "same top-1"),
+        [
+            (
+                f"{p['family']}: {p['label']}",
+                f"{p['bits_per_weight']:.3f}",
+                *(_shown(p, name) for name in _FIGURES),
+            )
+            for p in sorted([*found, *peers], key=lambda p: p["bits_per_weight"])
+        ],
+    )
+    protocol = {"text": text, "windows": given.windows, "context": 1024, "dtype": "float32"}
+    write_results(
+        "frontier", {"protocol": protocol, "points": json.loads(json.dumps(found)), "peers": peers}
+    )
+
+
+_FIGURES = {
+    "perplexity": "{:,.2f}",
+    "perplexity_standard_error": "{:,.2f}",
+    "kl": "{:.3f}",
+    "top1_agreement": "{:.1%}",
+}
+
+
+def _shown(point: dict, name: str) -> str:
+    value = point.get(name)
+    return "" if value is None else _FIGURES[name].format(value)
+
+
+if __name__ == "__main__":
+    main()
