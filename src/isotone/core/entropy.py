@@ -35,7 +35,7 @@ SYMBOL_BITS = 16
 _SLOTS = 4096  # of the coder's frequencies
 _POINTS_A_STEP = 12  # merged points between neighbouring centroids, where those lie evenly
 _FEWEST_POINTS, _MOST_POINTS = 1000, 3000
-_CAP_ROUNDS = 20  # of looking for the centroid price that gives no more than max_k
+_HALVINGS = 12  # of the range in which a centroid price gives no more than max_k
 _HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # price of a bit / step^2, where steps are small
 _RANK_BITS = 8.0  # of the rank that a protected weight still has: a guess, for it is rare
 
@@ -77,28 +77,42 @@ class EntropyMethod:
     ) -> NDArray[np.int32]:
         """For each point the number of its cluster, or -1 where it is protected."""
         coarse, run = _coarse(points, math.sqrt(bit / _HIGH_RATE) / _POINTS_A_STEP)
-        found = np.empty(len(coarse), np.int32)
-        weights = coarse.counts.astype(np.float64)
-        lowest, highest = centroid, math.inf  # prices that give too many centroids, and not
-        for _ in range(_CAP_ROUNDS):
-            _native.partition(coarse.values, weights, bit, centroid, exact, found)
-            if found.max() >= self.max_k:
-                lowest = centroid
-            elif centroid == lowest or found.max() == self.max_k - 1:
-                break
-            else:
-                highest, best = centroid, found.copy()
-            if math.isinf(highest):
-                centroid *= 4.0
-            else:
-                centroid = math.sqrt(lowest * highest)
-        else:
-            found = best
-        labels = found[run]
-        _native.settle(
-            points.values, points.counts.astype(np.float64), bit, centroid, exact, labels
-        )
+        found, centroid = self._partition(coarse, bit, centroid, exact)
+        labels: NDArray[np.int32] = found[run]
+        weights = points.counts.astype(np.float64)
+        _native.settle(points.values, weights, bit, centroid, exact, labels)
         return labels
+
+    def _partition(
+        self, points: Points, bit: float, centroid: float, exact: float
+    ) -> tuple[NDArray[np.int32], float]:
+        """The cheapest labels with no more than max_k clusters, and the centroid price they took.
+
+        Where the optimum has more, centroids are made dearer, as little as that needs.
+        """
+        weights = points.counts.astype(np.float64)
+
+        def at(price: float) -> NDArray[np.int32]:
+            labels = np.empty(len(points), np.int32)
+            _native.partition(points.values, weights, bit, price, exact, labels)
+            return labels
+
+        labels, low = at(centroid), centroid
+        if labels.max() < self.max_k:
+            return labels, centroid
+        while labels.max() >= self.max_k:
+            low, centroid = centroid, centroid * 64.0
+            labels = at(centroid)
+        for _ in range(_HALVINGS):
+            if labels.max() == self.max_k - 1:
+                break
+            middle = math.sqrt(low * centroid)
+            between = at(middle)
+            if between.max() >= self.max_k:
+                low = middle
+            else:
+                labels, centroid = between, middle
+        return labels, centroid
 
 
 def coded_bits(assigned: Assigned, value_bits: int, n_chunks: int) -> float:
