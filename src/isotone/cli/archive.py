@@ -214,7 +214,7 @@ def _summary_table(title: str, summary: CompressSummary) -> Table:
 def _inspection_table(inspection: Inspection) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("tensor", overflow="fold", min_width=20)
-    for column in ("shape", "K", "scale", "bits", "error", "protected", "farthest"):
+    for column in ("shape", "K", "bits", "error", "protected", "farthest"):
         table.add_column(column, justify="right", no_wrap=True)
     for report in inspection.clustered:
         record = report.record
@@ -223,7 +223,6 @@ def _inspection_table(inspection: Inspection) -> Table:
             record.name,
             "×".join(map(str, record.shape)),
             str(record.k),
-            record.scale,
             f"{record.bits_per_weight:.3f}",
             f"{record.relative_distortion:.2e}",
             f"{record.n_protected:,}",
