@@ -2,11 +2,11 @@
 
 Every matrix of SmolLM2-135M-Instruct (210 linear layers and the tied embedding), K = 16, in one
 run. isotone is the whole command, from the start of the process to an output that has reached the
-disk, as plain k-means (no protection, no factors) and with its defaults: the median of runs before
-and after the others. coremltools' PostTrainingPalettizer (4 bits, per tensor, otherwise its
-defaults: fast mode, one worker, since starting more takes longer than they save here) and
-scikit-learn's KMeans (one start, all cores) are timed on weights that are in memory already, and
-write nothing.
+disk, as plain k-means (no protection, no factors), with its defaults, and for a size: the median
+of runs before and after the others. coremltools' PostTrainingPalettizer (4 bits, per tensor,
+otherwise its defaults: fast mode, one worker, since starting more takes longer than they save here)
+and scikit-learn's KMeans (one start, all cores) are timed on weights that are in memory already,
+and write nothing.
 
 Distortion is the sum of squared errors in float64, of each tool's own centroids and assignments;
 for isotone those of its files as plain k-means, float32 centroids.
@@ -32,7 +32,11 @@ K, BITS = 16, 4
 WORK = DEFAULT.with_name("peers")
 
 PLAIN = ("--protect", "off", "--scale", "none")
-RUNS: dict[str, tuple[str, ...]] = {"plain": PLAIN, "default": ()}
+RUNS: dict[str, tuple[str, ...]] = {
+    "plain": ("--k", str(K), *PLAIN),
+    "default": ("--k", str(K)),
+    "bits": ("--bits", "3.6"),
+}
 
 Distortions = dict[str, float]
 """By tensor."""
@@ -54,7 +58,7 @@ def run_isotone(model: Path, tensors: list[TensorInfo], options: tuple[str, ...]
     """The whole command."""
     include = [argument for tensor in tensors for argument in ("--include", tensor.name)]
     whole = not include or len(tensors) == len(matrices(open_source(model), "*"))
-    return isotone("compress", model, out, "--k", K, *options, *([] if whole else include))
+    return isotone("compress", model, out, *options, *([] if whole else include))
 
 
 def isotone_distortions(source: Source, directory: Path) -> Distortions:
@@ -119,7 +123,7 @@ def run_sklearn(source: Source, tensors: list[TensorInfo]) -> tuple[float, Disto
 
 
 def _time_isotone(model: Path, tensors: list[TensorInfo], n_runs: int) -> dict[str, list[float]]:
-    """Seconds of the whole command, plain and default in turn; leaves the last outputs in WORK."""
+    """Seconds of the whole command, each of RUNS in turn; leaves the last outputs in WORK."""
     seconds: dict[str, list[float]] = {name: [] for name in RUNS}
     for _ in range(n_runs):
         shutil.rmtree(WORK, ignore_errors=True)
@@ -166,6 +170,7 @@ def main() -> None:
     rows = [
         _row("isotone, plain k-means", medians["plain"], medians["plain"], ours),
         _row("isotone, default", medians["default"], medians["plain"], None),
+        _row("isotone, --bits 3.6", medians["bits"], medians["plain"], None),
     ]
     for tool, (seconds, found) in peers.items():
         rows.append([*_row(tool, seconds, medians["plain"], found), *_compared(ours, found)])
