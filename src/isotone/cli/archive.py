@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from isotone.cli.console import print_json, progress_bar, size, stdout
-from isotone.pipeline.compress import CompressSummary, summarise
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.decompress import decompress as run_decompress
 from isotone.pipeline.inspect import Inspection, TensorReport, inspect_tensor
 from isotone.pipeline.inspect import inspect as run_inspect
+from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.verify import verify as run_verify
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

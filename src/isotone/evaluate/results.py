@@ -54,7 +54,7 @@ class Point:
     kind: dense (the model itself), or swept. arguments: what compress was called with.
     bits_per_weight: on disk; of the dense model: what its weights' dtype takes. perplexity and
     what follows it are None where the model gives no finite numbers, as one that has collapsed may.
-    relative_distortion, output_bytes, seconds: see pipeline.compress.CompressSummary; of the dense
+    relative_distortion, output_bytes, seconds: see pipeline.summary.CompressSummary; of the dense
     model: 0, its weight files, 0. n_tokens: scored.
     """
 

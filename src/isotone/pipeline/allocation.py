@@ -19,7 +19,7 @@ from isotone.checkpoint.plan import Clustered, Settings
 from isotone.checkpoint.source import Source
 from isotone.codec.packed import RANS_STATE_BYTES
 from isotone.core.entropy import coded_bits
-from isotone.core.fit import cluster_counted, count
+from isotone.core.fit import Counted, Matrix, cluster_counted, count
 from isotone.engine.local import Progress, Workers
 from isotone.errors import InputError
 from isotone.pipeline.damage import Damage
@@ -30,6 +30,7 @@ MIN_BITS, MAX_BITS = 1.0, 8.0
 _REFERENCE_PRICE, _REFERENCE_BITS = 0.02, 3.3  # of a normal distribution
 _SPREAD = np.array([-1.5, -0.5, 0.5, 1.5]) * math.log(1.5)  # of the prices of the first survey
 _MOST_PRICES = 24
+_KEPT_BYTES = 256 << 20  # of matrices in short
 _SMOOTH = 8
 _CLOSE = 0.001  # relative to the size: near enough
 _FARTHER = 2.0  # at least, in logarithms, from all prices tried to the next one: 1.4 bits
@@ -71,16 +72,18 @@ def price_for(
     than 1.6 bits), a price low enough for that. Where the size jumps over the one that is asked
     for, as it may with few or odd matrices, the price on the nearer side.
 
-    Cost: a survey reads every matrix once to four times, and clusters it at each price. Most models
-    need one survey at four prices and one or two at a single one. Memory does not depend on the
-    model. Raises InputError as `core.fit.count` does.
+    Cost: a survey reads every matrix up to five times, and clusters it at each price. Most models
+    need one at four prices and one to three at a single one; those read again only what 256 MB did
+    not hold in short, a few hundred matrices. Beyond that, memory does not depend on the model.
+    Raises InputError as `core.fit.count` does.
     """
     n_weights = sum(plan.tensor.n_weights for plan in plans)
+    survey = _Survey(source, plans, damage, workers, progress)
     known: dict[float, float] = {}  # bits a weight by the logarithm of the price
     centre = math.log(_REFERENCE_PRICE) + (_REFERENCE_BITS - bits) * math.log(4.0)
     wanted: NDArray[np.float64] | None = centre + _SPREAD
     while wanted is not None and len(known) < _MOST_PRICES:
-        found = _survey(np.exp(wanted), source, plans, damage, workers, progress) / n_weights
+        found = survey.bits_at(np.exp(wanted)) / n_weights
         known |= dict(zip(wanted.tolist(), found.tolist(), strict=True))
         wanted = _next(known, bits)
     return math.exp(min(known, key=lambda log: (abs(known[log] - bits), log)))
@@ -106,37 +109,58 @@ def _next(known: dict[float, float], bits: float) -> NDArray[np.float64] | None:
     return np.array([low + (high - low) * min(max(share, 0.1), 0.9)])
 
 
-def _survey(
-    prices: NDArray[np.float64],
-    source: Source,
-    plans: Sequence[Clustered],
-    damage: Damage,
-    workers: Workers,
-    progress: Progress,
+class _Survey:
+    """Clusters all matrices at some prices, and adds up what they would take.
+
+    Matrices in short are kept from one call to the next, as many as a fixed budget holds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plans: Sequence[Clustered],
+        damage: Damage,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._source, self._plans, self._damage = source, plans, damage
+        self._workers, self._progress = workers, progress
+        self._counted: dict[tuple[str, int], Counted] = {}
+        self._budget = _KEPT_BYTES
+
+    def bits_at(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bits that all matrices would take at each price."""
+        self._progress.begin("surveying", sum(plan.tensor.n_bytes for plan in self._plans))
+        matrices = (PlannedMatrix(plan, i) for plan in self._plans for i in range(plan.n_matrices))
+
+        def survey(matrix: PlannedMatrix) -> tuple[PlannedMatrix, Counted, NDArray[np.float64]]:
+            settings = [Prices(p, self._damage).apply(matrix.plan).settings for p in prices]
+            whole = matrix.read_from(self._source)
+            counted = self._counted.get((matrix.plan.tensor.name, matrix.index))
+            if counted is None:
+                counted = count(whole, matrix.plan.settings.scale)
+            return matrix, counted, _bits_of(matrix, whole, counted, settings)
+
+        total = np.zeros(len(prices))
+        ahead = 2 * self._workers.n_workers
+        for matrix, counted, found in self._workers.map(survey, matrices, ahead=ahead):
+            total += found
+            self._keep(matrix, counted)
+            self._progress.advance(matrix.plan.tensor.n_bytes // matrix.plan.n_matrices)
+        return total
+
+    def _keep(self, matrix: PlannedMatrix, counted: Counted) -> None:
+        key = (matrix.plan.tensor.name, matrix.index)
+        if key not in self._counted and counted.n_bytes <= self._budget:
+            self._budget -= counted.n_bytes
+            self._counted[key] = counted
+
+
+def _bits_of(
+    matrix: PlannedMatrix, whole: Matrix, counted: Counted, settings: Sequence[Settings]
 ) -> NDArray[np.float64]:
-    """Bits that all matrices would take at each of some prices."""
-    progress.begin("surveying", sum(plan.tensor.n_bytes for plan in plans))
-    matrices = (PlannedMatrix(plan, i) for plan in plans for i in range(plan.n_matrices))
-
-    def survey(matrix: PlannedMatrix) -> tuple[int, NDArray[np.float64]]:
-        settings = [Prices(price, damage).apply(matrix.plan).settings for price in prices]
-        found = _bits_at(matrix, source, settings)
-        return matrix.plan.tensor.n_bytes // matrix.plan.n_matrices, found
-
-    total = np.zeros(len(prices))
-    for n_bytes, found in workers.map(survey, matrices, ahead=2 * workers.n_workers):
-        total += found
-        progress.advance(n_bytes)
-    return total
-
-
-def _bits_at(
-    matrix: PlannedMatrix, source: Source, settings: Sequence[Settings]
-) -> NDArray[np.float64]:
-    """Bits of one matrix, all that it takes on disk included."""
+    """Bits of one matrix with each of some settings, all that it takes on disk included."""
     plan = matrix.plan
-    whole = matrix.read_from(source)
-    counted = count(whole, plan.settings.scale)
     value_bits = 8 * whole.float_format.itemsize
     fixed = 8.0 * plan.layout.header_bytes / plan.n_matrices
     fixed += 8.0 * RANS_STATE_BYTES * whole.n_chunks

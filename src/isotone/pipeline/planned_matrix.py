@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
@@ -42,9 +43,12 @@ class PlannedMatrix:
         def pieces() -> Iterator[Bits]:
             return (read(first) for first in range(0, n_rows, step))
 
-        whole = (read(0),) if step >= n_rows else None
+        @cache
+        def whole() -> tuple[Bits]:
+            return (read(0),)
+
         return Matrix(
-            rows=pieces if whole is None else lambda: whole,
+            rows=whole if step >= n_rows else pieces,
             shape=plan.matrix_shape,
             float_format=float_format,
             name=plan.tensor.name,
