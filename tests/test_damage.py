@@ -1,13 +1,17 @@
-"""Which tensors are taken to make a model's logits, and so count more."""
+"""Tensors with a row for each token: the head counts more, and none gets column factors."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from checkpoints import write_model
 from isotone.checkpoint.source import TensorInfo
+from isotone.pipeline.compress import compress
 from isotone.pipeline.damage import relative_error
+from isotone.pipeline.inspect import inspect
 
 VOCABULARY, WIDTH = 100, 8
 CAUSAL = {"architectures": ["LlamaForCausalLM"], "vocab_size": VOCABULARY}
@@ -50,3 +54,19 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 )
 def test_the_head_is_what_makes_logits(names, config, tied, expected):
     assert heads(names, config, tied) == (set(names) if expected == "all" else expected)
+
+
+def test_a_matrix_with_a_row_for_each_token_gets_row_factors_alone(tmp_path):
+    weights_ = np.random.default_rng(0).standard_normal((VOCABULARY, 64))
+    weights_ *= np.exp(np.random.default_rng(1).standard_normal(64))
+    arrays = {"model.embed_tokens.weight": weights_.astype("<f4"), "other.weight": weights_[:99]}
+    arrays["other.weight"] = arrays["other.weight"].astype("<f4")
+    model = write_model(tmp_path / "model", arrays, config=CAUSAL)
+    compress(model, tmp_path / "out")
+    compress(model, tmp_path / "asked", settings=["*embed*:scale=both"])
+    scales = [
+        {report.record.name: report.record.scale for report in inspect(tmp_path / at).clustered}
+        for at in ("out", "asked")
+    ]
+    assert scales[0] == {"model.embed_tokens.weight": "row", "other.weight": "both"}
+    assert scales[1] == {"model.embed_tokens.weight": "both", "other.weight": "both"}

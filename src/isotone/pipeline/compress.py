@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def compress(
     refuse_inside(Path(out), Path(model))
     progress = progress or Silent()
     tied_to = find_tied(source)
-    plans = plan_tensors(source, selection, tied_to)
+    plans = [_without_columns(p, source) for p in plan_tensors(source, selection, tied_to)]
     job = {
         "isotone": version("isotone"),
         "arguments": {
@@ -142,6 +143,21 @@ def _refuse_quantized(source: Source, model: str | Path) -> None:
             f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
             "its original weights"
         )
+
+
+def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:
+    """Row factors alone for a matrix with a row for each token, where nothing else was asked for.
+
+    The columns of an embedding are the channels that all layers share, and errors in the large ones
+    are not made good by small ones elsewhere: on SmolLM2 column factors there take the divergence
+    of the whole model from 0.15 to 0.22 at 4 bits, and from 0.56 to 0.82 at K = 16.
+    """
+    config = source.config.get("text_config") or source.config
+    if not isinstance(plan, Clustered) or plan.settings.scale is not ScaleRule.AUTO:
+        return plan
+    if plan.tensor.shape[0] != config.get("vocab_size"):
+        return plan
+    return replace(plan, settings=replace(plan.settings, scale=ScaleRule.ROW))
 
 
 def _target(method: str | None, bits: float | None) -> float | None:
