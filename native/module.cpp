@@ -146,6 +146,12 @@ NB_MODULE(_native, m) {
     isotone::multiply(ranks.data(), ranks.size(), position, column.size(), codebook.data(), codebook.size(),
                       row.data(), column.data(), isotone::Format(format), out.data(), scratch.data());
   }, release);
+  m.def("sum_by_rank", [](In<u8> ranks, std::size_t position, In<float> gradient, In<float> row,
+                          In<float> column, Out<double> sums) {
+    std::vector<float> scratch(4 * 256 + column.size());
+    isotone::sum_by_rank(ranks.data(), ranks.size(), position, column.size(), gradient.data(), row.data(),
+                         column.data(), sums.size(), sums.data(), scratch.data());
+  }, release);
   m.def("squared_error", [](In<u8> a, In<u8> b, int format, std::size_t n) {
     return isotone::squared_error(a.data(), b.data(), isotone::Format(format), n);
   }, release);

@@ -103,6 +103,11 @@ void look_up(const std::uint8_t* ranks, std::size_t n, const float* table, const
 }
 
 ISOTONE_CLONES
+void multiply_each(const float* a, const float* b, std::size_t n, float* products) {
+  for (std::size_t j = 0; j < n; ++j) products[j] = a[j] * b[j];
+}
+
+ISOTONE_CLONES
 void add_squares(const float* a, const float* b, std::size_t n, double* lanes) {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8)
@@ -268,6 +273,27 @@ void multiply(const std::uint8_t* ranks, std::size_t n, std::size_t position, st
       narrow_to_f16(values, length, static_cast<std::uint16_t*>(out) + i);
     else
       std::memcpy(static_cast<float*>(out) + i, values, 4 * length);
+  });
+}
+
+void sum_by_rank(const std::uint8_t* ranks, std::size_t n, std::size_t position, std::size_t n_columns,
+                 const float* gradient, const float* row, const float* column, std::size_t k, double* sums,
+                 float* scratch) {
+  // Neighbours often have one rank, and an addition waits for the one before it into the same sum.
+  constexpr std::size_t lanes = 4;
+  float *partial = scratch, *values = scratch + lanes * 256;
+  for_runs(n, position, n_columns, [&](std::size_t i, std::size_t r, std::size_t c, std::size_t length) {
+    multiply_each(gradient + i, column + c, length, values);
+    for (std::size_t lane = 0; lane < lanes; ++lane) std::fill_n(partial + lane * 256, k, 0.0f);
+    std::size_t j = 0;
+    for (; j + lanes <= length; j += lanes)
+      for (std::size_t lane = 0; lane < lanes; ++lane)
+        partial[lane * 256 + ranks[i + j + lane]] += values[j + lane];
+    for (; j < length; ++j) partial[ranks[i + j]] += values[j];
+    for (std::size_t s = 0; s < k; ++s) {
+      const double sum = double{partial[s]} + partial[256 + s] + partial[512 + s] + partial[768 + s];
+      sums[s] += sum * row[r];
+    }
   });
 }
 

@@ -31,6 +31,12 @@ void multiply(const std::uint8_t* ranks, std::size_t n, std::size_t position, st
               const float* codebook, std::size_t k, const float* row, const float* column, Format format,
               void* out, float* scratch);
 
+// sums[rank] += gradient * row * column over n weights: what a codebook's gradient is. Sums of a row are
+// taken in float32, each in several lanes, those over rows in double. scratch: 4 * 256 + n_columns.
+void sum_by_rank(const std::uint8_t* ranks, std::size_t n, std::size_t position, std::size_t n_columns,
+                 const float* gradient, const float* row, const float* column, std::size_t k, double* sums,
+                 float* scratch);
+
 // The sum of squared differences, in 8 lanes of doubles.
 double squared_error(const void* a, const void* b, Format format, std::size_t n);
 

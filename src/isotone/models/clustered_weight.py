@@ -24,7 +24,7 @@ from isotone.codec.packed import rank_bits
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.scale_codes import FACTORS
 from isotone.models.checkpoint_tensors import TORCH_DTYPES
-from isotone.models.codebook_gradient import DecodeWithGradient
+from isotone.models.codebook_gradient import DecodeWithGradient, LinearWithGradient, gather
 from isotone.models.packed_ranks import pack_rows, unpack_rows
 from isotone.models.protected_weights import ProtectedWeights
 
@@ -101,7 +101,13 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
 
     def linear(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """What torch.nn.functional.linear gives for the dense weight."""
-        return nn.functional.linear(inputs, self(), bias)
+        if not self._wants_gradient() or self.n_matrices > 1:
+            return nn.functional.linear(inputs, self(), bias)
+        kind = inputs.device.type
+        if torch.is_autocast_enabled(kind):
+            inputs = inputs.to(torch.get_autocast_dtype(kind))
+        outputs: torch.Tensor = LinearWithGradient.apply(inputs, *self._trained(), self)
+        return outputs if bias is None else outputs + bias.to(outputs.dtype)
 
     def assignments(self) -> torch.Tensor:
         """Each weight's rank, [*shape] uint8."""
@@ -128,10 +134,19 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
 
     def _decoded(self, rows: torch.Tensor | None) -> torch.Tensor:
         """[rows, columns]: all of them for None."""
-        if torch.is_grad_enabled() and self.codebook.requires_grad:
-            decoded: torch.Tensor = DecodeWithGradient.apply(self.codebook, self, rows)
+        if self._wants_gradient():
+            decoded: torch.Tensor = DecodeWithGradient.apply(*self._trained(), self, rows)
             return decoded
         return self.decode(rows)
+
+    def _trained(self) -> tuple[torch.Tensor | None, ...]:
+        """What can have a gradient."""
+        return self.codebook, self.row_scale, self.column_scale
+
+    def _wants_gradient(self) -> bool:
+        return torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in self._trained()
+        )
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def decode(self, rows: torch.Tensor | None) -> torch.Tensor:
@@ -161,12 +176,21 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
             for start in range(matrix * height, (matrix + 1) * height, step):
                 yield slice(start, min(start + step, (matrix + 1) * height)), matrix
 
-    def scales(self, ids: Any, matrix: Any) -> Iterator[torch.Tensor]:
-        """The factors of some rows, float32, in the order in which they apply."""
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def factors(self, ids: Any, matrix: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors of some rows, ones where there are none: float32 [rows], and [columns].
+
+        ids: of the rows. matrix: that they are of, or of each row; columns are [rows, columns]
+        then.
+        """
+        n_rows = ids.stop - ids.start if isinstance(ids, slice) else len(ids)
+        row = torch.ones(n_rows, device=self.device)
         if self.row_scale is not None:
-            yield _factors(self.row_scale[ids]).unsqueeze(-1)
+            row = _factors(self.row_scale[ids])
+        column = torch.ones(self.n_columns, device=self.device)
         if self.column_scale is not None:
-            yield _factors(self.column_scale[matrix])
+            column = _factors(self.column_scale[matrix])
+        return row, column
 
     def _look_up(self, ranks: torch.Tensor, ids: Any, matrix: Any, out: torch.Tensor) -> None:
         """Ranks [rows, columns] to weights, written to out."""
@@ -178,26 +202,23 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
             self._multiply(ranks, ids, matrix, out)
             return
         if scaled or not whole:
-            values = _gather(codebooks[matrix], ranks)
-            for scale in self.scales(ids, matrix):
-                values = values * scale
+            values = gather(codebooks[matrix], ranks)
+            if scaled:
+                row, column = self.factors(ids, matrix)
+                values = values * row.unsqueeze(-1) * column
             out.copy_(self._narrow(values))
             return
         table = self._narrow(codebooks[matrix]).to(self.dtype)
         if on_cpu and self.dtype in _GATHERS:
-            unsigned, gather = _GATHERS[self.dtype]
+            unsigned, look_up = _GATHERS[self.dtype]
             patterns, places = _bytes(table).view(unsigned), _bytes(out).view(unsigned)
-            gather(ranks.view(-1).numpy(), patterns, places)
+            look_up(ranks.view(-1).numpy(), patterns, places)
         else:
-            out.copy_(_gather(table, ranks))
+            out.copy_(gather(table, ranks))
 
     def _multiply(self, ranks: torch.Tensor, ids: Any, matrix: int, out: torch.Tensor) -> None:
         """The same with factors, on the CPU and in the stored dtype: one pass of native code."""
-        row, column = torch.ones(len(ranks)), torch.ones(self.n_columns)
-        if self.row_scale is not None:
-            row = _factors(self.row_scale[ids])
-        if self.column_scale is not None:
-            column = _factors(self.column_scale[matrix])
+        row, column = self.factors(ids, matrix)
         codebook = self.codebook.detach().view(self.n_matrices, -1)[matrix]
         arrays = (codebook.numpy(), row.numpy(), column.numpy())
         native = self.float_format.native
@@ -243,13 +264,6 @@ def read_clustered(directory: CompressedDirectory, record: ClusteredRecord) -> C
     runs = (reader.decode(chunk) for chunk, *_ in reader.spans())
     index = pack_rows(runs, n_rows, record.n_weights // n_rows, bits)
     return ClusteredWeight(record.name, values, index, bits)
-
-
-def _gather(tables: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
-    """Tables [k], or one for each row [rows, k]; ranks [rows, columns]."""
-    if tables.ndim == 1:
-        return tables.index_select(0, ranks.reshape(-1).int()).view(ranks.shape)
-    return tables.gather(1, ranks.long())
 
 
 def _put(out: torch.Tensor, positions: torch.Tensor, values: torch.Tensor) -> None:
