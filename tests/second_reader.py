@@ -41,13 +41,9 @@ def read_safetensors(path):
 
 def read_directory(directory):
     """{name: (dtype tag, array)} of the dense model; BF16 as patterns."""
-    directory = Path(directory)
-    manifest = json.loads((directory / "isotone.json").read_text("utf-8"))
-    records = manifest["clustered"] + manifest["kept"]
-    shards = {r["file"]: read_safetensors(directory / r["file"]) for r in records if r["file"]}
+    manifest, arrays = read_stored(Path(directory))
     dense = {}
     for record in manifest["clustered"]:
-        arrays = shards[record["file"]]
         parts = {
             name.removeprefix(record["name"]): array
             for name, (_, array) in arrays.items()
@@ -56,8 +52,38 @@ def read_directory(directory):
         dense[record["name"]] = record["dtype"], dense_tensor(parts)
     for record in manifest["kept"]:
         if record["tied_to"] is None:
-            dense[record["name"]] = shards[record["file"]][record["name"]]
+            dense[record["name"]] = arrays[record["name"]]
     return dense
+
+
+def read_stored(directory):
+    """The manifest (of the complete directory), and {name: (dtype tag, array)} of all arrays.
+
+    Of a codebook-only directory: those of its base, its own in their places.
+    """
+    manifest = json.loads((directory / "isotone.json").read_text("utf-8"))
+    if "base" not in manifest:
+        files = {record["file"] for record in manifest["clustered"] + manifest["kept"]} - {""}
+        shards = [read_safetensors(directory / name) for name in files]
+        return manifest, {name: array for shard in shards for name, array in shard.items()}
+    complete, arrays = read_stored(find_base(directory, manifest["base"]))
+    own = read_safetensors(directory / "model.safetensors")
+    for name, (_, array) in own.items():
+        assert array.shape == arrays[name][1].shape
+    n_bytes = sum(array.nbytes for _, array in own.values())
+    assert n_bytes == sum(record["stored_bytes"] for record in manifest["changed"])
+    return complete, {**arrays, **own}
+
+
+def find_base(directory, base):
+    """The directory at the recorded path, or beside this one, that has the recorded digest."""
+    beside = [path for path in directory.resolve().parent.iterdir() if path.suffix != ".partial"]
+    for path in [directory / base["path"], *sorted(beside)]:
+        if (path / "isotone.json").is_file() and not path.name.startswith("."):
+            manifest = json.loads((path / "isotone.json").read_text("utf-8"))
+            if manifest["digest"] == base["digest"]:
+                return path
+    raise FileNotFoundError(base["digest"])
 
 
 def dense_tensor(parts):

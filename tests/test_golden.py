@@ -15,62 +15,89 @@ from isotone.pipeline.inspect import inspect
 from isotone.pipeline.verify import verify
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["v1", "v2"]
+DIRECTORIES = {  # and the version of its format
+    "v1/compressed": 1,
+    "v2/compressed": 2,
+    "v3/base": 2,
+    "v3/codebooks": 3,
+    "v3/complete": 3,
+}
+EXPECTED = ["v1", "v2", "v3"]
 
 NAMES = ["embed.weight", "0.skewed.weight", "0.half.weight", "0.experts.up"]
 SCALES = {
-    "v1": {f"model.{name}": "none" for name in NAMES},
-    "v2": {f"model.{n}": s for n, s in zip(NAMES, ("both", "none", "row", "both"), strict=True)},
+    name: dict(zip([f"model.{n}" for n in NAMES], scales, strict=True))
+    for name, scales in {
+        "v1/compressed": ("none", "none", "none", "none"),
+        "v2/compressed": ("both", "none", "row", "both"),
+        "v3/base": ("both", "none", "row", "both"),
+        "v3/codebooks": ("both", "none", "row", "both"),
+        "v3/complete": ("both", "none", "row", "both"),
+    }.items()
 }
 
 
 def test_no_golden_is_missing_and_none_is_forgotten():
-    assert sorted(path.name for path in GOLDEN.iterdir()) == VERSIONS
-    for version in VERSIONS:
-        files = tree(GOLDEN / version)
-        assert {"expected.safetensors", "compressed/isotone.json"} <= files.keys()
-        assert sum(len(content) for content in files.values()) < 100_000
+    assert sorted(path.name for path in GOLDEN.iterdir()) == EXPECTED
+    files = tree(GOLDEN)
+    wanted = {f"{version}/expected.safetensors" for version in EXPECTED}
+    assert wanted | {f"{name}/isotone.json" for name in DIRECTORIES} <= files.keys()
+    for version in EXPECTED:
+        assert sum(len(files[name]) for name in files if name.startswith(version)) < 100_000
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_golden_is_whole(version):
-    found = verify(GOLDEN / version / "compressed")
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_golden_is_whole(name):
+    found = verify(GOLDEN / name)
     assert (found.ok, found.failures) == (True, ())
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_golden_holds_what_can_be_written(version):
-    reports = {r.record.name: r for r in inspect(GOLDEN / version / "compressed").clustered}
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_golden_holds_what_can_be_written(name):
+    reports = {r.record.name: r for r in inspect(GOLDEN / name).clustered}
     records = [report.record for report in reports.values()]
     assert {record.dtype for record in records} == {"BF16", "F16", "F32"}
     assert {record.n_matrices for record in records} == {1, 2}
     assert any(report.protected for report in reports.values())
-    manifest = json.loads((GOLDEN / version / "compressed" / "isotone.json").read_text("utf-8"))
-    assert manifest["format_version"] == int(version[1:])
+    written = json.loads((GOLDEN / name / "isotone.json").read_text("utf-8"))
+    assert written["format_version"] == DIRECTORIES[name]
+    manifest, stored = second_reader.read_stored(GOLDEN / name)
     assert [kept["name"] for kept in manifest["kept"] if kept["tied_to"]] == ["lm_head.weight"]
-    stored = second_reader.read_safetensors(
-        GOLDEN / version / "compressed" / reports["model.embed.weight"].record.file
-    )
     # A matrix's first chunk: bit 31 of its length says that its ranks have a fixed width.
     assert stored["model.0.experts.up_packed"][1][47] >> 7 == 1
     assert stored["model.0.skewed.weight_packed"][1][39] >> 7 == 0
     scales = {name: record.scale for name, record in zip(reports, records, strict=True)}
-    assert scales == SCALES[version]
-    for name, scale in scales.items():
+    assert scales == SCALES[name]
+    for tensor, scale in scales.items():
         for suffix, with_it in (("_row_scale", ("row", "both")), ("_column_scale", ("both",))):
-            assert (name + suffix in stored) == (scale in with_it)
-            tag, codes = stored.get(name + suffix, ("U8", range(9)))
-            assert (tag, len(set(np.ravel(codes).tolist())) >= 4) == ("U8", True)
+            assert (tensor + suffix in stored) == (scale in with_it)
+            _, factors = stored.get(tensor + suffix, ("U8", range(9)))
+            assert len(set(np.ravel(factors).tolist())) >= 4
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_golden_decodes_to_what_was_expected(version, tmp_path):
-    expected = second_reader.read_safetensors(GOLDEN / version / "expected.safetensors")
-    decompress(GOLDEN / version / "compressed", tmp_path / "dense")
+def test_the_codebook_only_golden_holds_every_kind_of_array():
+    own = second_reader.read_safetensors(GOLDEN / "v3" / "codebooks" / "model.safetensors")
+    assert {name.removeprefix("model."): (tag, a.shape) for name, (tag, a) in own.items()} == {
+        "embed.weight_codebook": ("F32", (10,)),
+        "embed.weight_row_scale": ("F16", (40,)),
+        "0.half.weight_row_scale": ("F32", (30,)),
+        "0.experts.up_codebook": ("F32", (2, 7)),
+        "0.experts.up_column_scale": ("U8", (2, 30)),
+        "norm.weight": ("BF16", (40,)),
+    }
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_golden_decodes_to_what_was_expected(name, tmp_path):
+    if name == "v3/base":
+        expected = second_reader.read_directory(GOLDEN / name)
+    else:
+        expected = second_reader.read_safetensors((GOLDEN / name).with_name("expected.safetensors"))
+    decompress(GOLDEN / name, tmp_path / "dense")
     found = second_reader.read_safetensors(tmp_path / "dense" / "model.safetensors")
-    again = second_reader.read_directory(GOLDEN / version / "compressed")
+    again = second_reader.read_directory(GOLDEN / name)
     assert found.keys() == expected.keys() == again.keys()
-    for name, (tag, array) in expected.items():
-        for other_tag, other in (found[name], again[name]):
+    for tensor, (tag, array) in expected.items():
+        for other_tag, other in (found[tensor], again[tensor]):
             assert (other_tag, other.shape) == (tag, array.shape)
             assert other.tobytes() == array.tobytes()

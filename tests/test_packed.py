@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 import isotone
-from isotone.checkpoint.manifest import Manifest
+from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.codec.packed import rank_bits
 from isotone.core.cluster import cluster
 from isotone.core.clustered_tensor import ClusteredTensor
@@ -49,6 +49,10 @@ def load(directory, residency="packed", cls=AutoModelForCausalLM, **options):
     return cls.from_pretrained(directory, quantization_config=config, **options)
 
 
+def clustered_records(directory):
+    return CompressedDirectory.open(directory).manifest.clustered
+
+
 # -- whole models ---------------------------------------------------------------------------------
 
 
@@ -64,14 +68,14 @@ def test_logits_equal_those_of_dense_residency(kind, directories):
         assert torch.equal(parameter.deferred() + 0, dense.get_parameter(name)), name
     assert packed.dtype == dense.dtype == torch.bfloat16
     held = {leaf.name for leaf in clustered_weights(packed)}
-    assert held == {record.name for record in Manifest.read(directories(kind)).clustered}
+    assert held == {record.name for record in clustered_records(directories(kind))}
 
 
 @pytest.mark.parametrize("kind", ["llama-tied", "qwen3-moe"])
 def test_logits_equal_with_factors_of_both_sides(kind, tmp_path):
     source = write_tiny(kind, tmp_path / "dense")
     compress(source, tmp_path / "out", bits=5.0, scale="both", workers=1)
-    assert {record.scale for record in Manifest.read(tmp_path / "out").clustered} == {"both"}
+    assert {record.scale for record in clustered_records(tmp_path / "out")} == {"both"}
     packed, dense = load(tmp_path / "out"), load(tmp_path / "out", "dense")
     assert all(leaf.row_scale.dtype == torch.uint8 for leaf in clustered_weights(packed))
     with torch.no_grad():

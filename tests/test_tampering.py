@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from importlib import import_module
-
 import numpy as np
 import pytest
-from blake3 import blake3
 
 import second_reader
 from checkpoints import Bf16, tree, weights, write_model, write_tree
-from isotone.errors import InputError, IsotoneError
+from isotone.errors import IsotoneError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.inspect import inspect
-from isotone.pipeline.verify import verify
+from tampering import flips, forge, is_refused, set_value, truncations
 
 
 @pytest.fixture(scope="module")
@@ -48,39 +44,17 @@ def test_these_are_all_files_but_the_marker(small):
     assert (small / ".isotone").read_bytes() == b""
 
 
-def is_refused(directory):
-    """Whether verify finds fault; anything but an answer or an InputError is a crash."""
-    try:
-        found = verify(directory, workers=1)
-    except InputError:
-        return True
-    assert found.ok == (not found.failures)
-    assert all(str(directory) in failure for failure in found.failures)
-    return not found.ok
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_every_flipped_byte_is_found(name, copy):
-    content = (copy / name).read_bytes()
-    with (copy / name).open("r+b", buffering=0) as file:
-        for position, byte in enumerate(content):
-            # Another bit of each byte, and now and then all of them.
-            change = 0xFF if position % 9 == 8 else 1 << position % 9
-            file.seek(position)
-            file.write(bytes([byte ^ change]))
-            assert is_refused(copy), f"byte {position}"
-            file.seek(position)
-            file.write(bytes([byte]))
+    for position in flips(copy / name):
+        assert is_refused(copy), f"byte {position}"
     assert not is_refused(copy)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_truncation_is_found(name, copy):
-    content = (copy / name).read_bytes()
-    with (copy / name).open("r+b", buffering=0) as file:
-        for length in reversed(range(len(content))):
-            file.truncate(length)
-            assert is_refused(copy), f"{length} bytes"
+    for length in truncations(copy / name):
+        assert is_refused(copy), f"{length} bytes"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -129,25 +103,11 @@ def test_decompress_passes_no_changed_file_on(name, copy, tmp_path):
     assert not (tmp_path / "dense").exists()
 
 
-def forge(directory, change):
-    """A manifest that someone changed who knows how its digest is made."""
-    canonical = import_module("isotone.checkpoint.manifest")._canonical
-    body = json.loads((directory / "isotone.json").read_text())
-    del body["digest"]
-    change(body)
-    digest = blake3(canonical(body).encode()).hexdigest()
-    (directory / "isotone.json").write_text(canonical({**body, "digest": digest}))
-
-
-def set_value(kind, key, value):
-    def change(body):
-        body[kind][0][key] = value
-
-    return change
-
-
 FORGERIES = {
     "format version": lambda body: body.update(format_version=3),
+    "format version to come": lambda body: body.update(format_version=4),
+    "format version of text": lambda body: body.update(format_version="2"),
+    "format version true": lambda body: body.update(format_version=True),
     "no clustered": lambda body: body.pop("clustered"),
     "a key more": lambda body: body.update(more=1),
     "a record's key more": set_value("clustered", "more", 1),
@@ -171,6 +131,9 @@ FORGERIES = {
     "k of text": set_value("clustered", "k", "4"),
     "k of null": set_value("clustered", "k", None),
     "distortion of text": set_value("clustered", "distortion", "0"),
+    "distortion of null": set_value("clustered", "distortion", None),
+    "relative distortion of null": set_value("clustered", "relative_distortion", None),
+    "a kept tensor changed": set_value("kept", "decoded_hash", "0" * 64),
     "hash of a number": set_value("clustered", "decoded_hash", 7),
     "file of null": set_value("clustered", "file", None),
     "file of nothing": set_value("clustered", "file", ""),

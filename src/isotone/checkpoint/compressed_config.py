@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isotone.checkpoint.manifest import FORMAT_VERSION, QUANT_METHOD
+from isotone.checkpoint.manifest import CHANGED_VERSION, FORMAT_VERSION, QUANT_METHOD
 from isotone.checkpoint.source import TensorInfo
 
 WEIGHTS_KEY = "transformers_weights"
@@ -46,6 +46,12 @@ def compressed_config(config: dict[str, Any], first_shard: Sequence[TensorInfo])
     for part in _parts(marked):
         part[WEIGHTS_KEY] = NOTICE
     return {**marked, QUANTIZATION_KEY: quantization}
+
+
+def changed_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a compressed directory whose values are not those that clustering found."""
+    quantization = {**config[QUANTIZATION_KEY], "format_version": CHANGED_VERSION}
+    return {**_copy(config), QUANTIZATION_KEY: quantization}
 
 
 def dense_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,30 +1,38 @@
 """The record of a compressed directory: what each tensor is, where it came from, how to check it.
 
-The manifest carries a digest of itself over its canonical text, and is refused unless it is that
-text byte for byte; it carries a hash of every other file. So no byte of the directory can change
-unnoticed. All hashes are BLAKE3, in hexadecimal.
+The manifest is sealed (see sealed_text.py), and carries a hash of every other file. So no byte of
+the directory can change unnoticed.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from blake3 import blake3
 
+from isotone.checkpoint.sealed_text import seal
 from isotone.checkpoint.source import DTYPE_BYTES
 from isotone.errors import FormatError
 
 MANIFEST_FILE = "isotone.json"
 FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)
+CHANGED_VERSION = 3
+"""Of directories whose values are not those that clustering found."""
+READ_VERSIONS = (1, FORMAT_VERSION, CHANGED_VERSION)
 QUANT_METHOD = "isotone"
 
 _HASH_BYTES = 16 << 20
-_TYPES = {"str": str, "str | None": str | None, "int": int, "float": int | float}
+_TYPES = {
+    "str": str,
+    "str | None": str | None,
+    "int": int,
+    "float": int | float,
+    "float | None": int | float | None,
+}
 
 Content = TypeVar("Content")
 
@@ -37,8 +45,10 @@ class ClusteredRecord:
     k: centroids of each codebook, at most what was asked for. scale: none, row or both factors.
     stored_bytes: all of its arrays. entropy_bits: of its ranks, per weight.
     distortion: sum of squared errors of the restored weights; relative_distortion divides by the
-        sum of squares about the mean (of each matrix). optimality_gap: see points.optimality_gap.
-    mean, standard_deviation: of all its weights.
+        sum of squares about the mean (of each matrix). Both are None where values were changed
+        after clustering, for only the source would tell. optimality_gap: see
+        points.optimality_gap; of the clustering.
+    mean, standard_deviation: of all weights of the source.
     source_hash, decoded_hash: of the dense bytes that went in, and that come back.
     """
 
@@ -52,8 +62,8 @@ class ClusteredRecord:
     n_protected: int
     stored_bytes: int
     entropy_bits: float
-    distortion: float
-    relative_distortion: float
+    distortion: float | None
+    relative_distortion: float | None
     optimality_gap: float
     mean: float
     standard_deviation: float
@@ -86,7 +96,8 @@ class KeptRecord:
     """One tensor stored bit for bit, and why.
 
     tied_to: the tensor that it repeats, if any; such a tensor is not stored a second time, and
-    `file` is empty.
+        `file` is empty.
+    decoded_hash: of the bytes that come back where they were changed since; else None.
     """
 
     name: str
@@ -96,11 +107,12 @@ class KeptRecord:
     reason: str
     source_hash: str
     tied_to: str | None = None
+    decoded_hash: str | None = None
 
     @property
     def restored_hash(self) -> str:
-        """Of the dense bytes that come back: those that went in."""
-        return self.source_hash
+        """Of the dense bytes that come back: those that went in, unless they were changed."""
+        return self.decoded_hash or self.source_hash
 
     @property
     def dense_bytes(self) -> int:
@@ -145,7 +157,10 @@ class Manifest:
         if self.format_version == 1:  # which knew no factors in what isotone wrote
             for record in body["clustered"]:
                 del record["scale"]
-        return _canonical({**body, "digest": blake3(_canonical(body).encode()).hexdigest()})
+        if self.format_version < CHANGED_VERSION:
+            for record in body["kept"]:
+                del record["decoded_hash"]
+        return seal(body)
 
     @property
     def stored(self) -> list[Record]:
@@ -153,65 +168,50 @@ class Manifest:
         return [*self.clustered, *(record for record in self.kept if record.tied_to is None)]
 
     @property
-    def shards(self) -> list[str]:
-        """The names of the files that hold tensors, in order."""
-        return list(dict.fromkeys(sorted(record.file for record in self.stored)))
-
-    @property
-    def digest(self) -> str:
-        """What identifies the directory: a healed or edited model names its base by this."""
-        digest: str = json.loads(self.to_text())["digest"]
-        return digest
+    def by_shard(self) -> dict[str, list[Record]]:
+        """The records of stored tensors, by the name of the file that holds them, in order."""
+        groups: dict[str, list[Record]] = {}
+        for record in self.stored:
+            groups.setdefault(record.file, []).append(record)
+        return dict(sorted(groups.items()))
 
     @classmethod
-    def read(cls, directory: Path) -> Self:
-        """Read and check the manifest of a directory; raises FormatError."""
-        path = directory / MANIFEST_FILE
-        try:
-            text = path.read_text("utf-8")
-            body = json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
-            raise FormatError(f"{path}: cannot be read: {error}") from error
-        version = body.get("format_version") if isinstance(body, dict) else None
-        if version not in READ_VERSIONS:
-            raise FormatError(
-                f"{path}: has format version {version!r}; this isotone reads "
-                f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
-            )
+    def parse(cls, body: dict[str, Any]) -> Self:
+        """A manifest of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
+        version = body["format_version"]
         older = {"scale": "none"} if version == 1 else {}
-        try:
-            manifest = cls(
-                isotone_version=body["isotone_version"],
-                arguments=body["arguments"],
-                source_bytes=body["source_bytes"],
-                skipped=tuple(body["skipped"]),
-                clustered=tuple(_record(ClusteredRecord, older | r) for r in body["clustered"]),
-                kept=tuple(_record(KeptRecord, r) for r in body["kept"]),
-                files=tuple(_record(FileRecord, r) for r in body["files"]),
-                format_version=version,
-            )
-            intact = manifest.to_text() == text
-            _check_types(manifest)
-            manifest._check_names()
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path}: is damaged: {error!r}") from error
-        if not intact:
-            raise FormatError(f"{path}: was changed after it was written; its digest does not fit")
+        manifest = cls(
+            isotone_version=body["isotone_version"],
+            arguments=body["arguments"],
+            source_bytes=body["source_bytes"],
+            skipped=tuple(body["skipped"]),
+            clustered=tuple(parse_record(ClusteredRecord, older | r) for r in body["clustered"]),
+            kept=tuple(parse_record(KeptRecord, r) for r in body["kept"]),
+            files=tuple(parse_record(FileRecord, r) for r in body["files"]),
+            format_version=version,
+        )
+        check_types(manifest)
+        check_unique([r.name for r in manifest.clustered] + [r.name for r in manifest.kept])
+        check_file_names(record.name for record in manifest.files)
+        check_file_names(manifest.by_shard)
+        for record in manifest.clustered:
+            unknown = record.distortion is None
+            if unknown != (record.relative_distortion is None):
+                raise ValueError(f"{record.name}: half of its distortion is null")
+            if unknown and version < CHANGED_VERSION:
+                raise ValueError(f"{record.name}: its distortion is null")
         return manifest
 
-    def _check_names(self) -> None:
-        """Raise ValueError for a name given twice, and for a file that is not in the directory.
 
-        Names with a dot in front are refused as well: there isotone keeps its own.
-        """
-        tensors = [r.name for r in self.clustered] + [r.name for r in self.kept]
-        files = [record.name for record in self.files]
-        if len(set(tensors)) != len(tensors) or len(set(files)) != len(files):
-            raise ValueError("a name is given twice")
-        for name in [*self.shards, *files]:
-            parts = name.split("/")
-            if not name or any(part.startswith(".") or not part for part in parts):
-                raise ValueError(f"{name!r} is not the name of a file in the directory")
+def check_file(path: Path, record: FileRecord) -> None:
+    """Raise FormatError where a file is not the one that was recorded."""
+    if hash_file(path) != record.hash:
+        raise changed_file(path)
+
+
+def changed_file(path: Path) -> FormatError:
+    """What to raise for a file that does not fit its hash."""
+    return FormatError(f"{path}: was changed after it was written")
 
 
 def hash_file(path: Path) -> str:
@@ -226,25 +226,42 @@ def hash_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _record(kind: type[Content], content: dict[str, Any]) -> Content:
+def parse_record(kind: type[Content], content: dict[str, Any]) -> Content:
     """A record of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
-    if kind is not FileRecord:
+    if "shape" in kind.__annotations__:
         content = {**content, "shape": tuple(content["shape"])}
         if content["dtype"] not in DTYPE_BYTES:
             raise ValueError(f"dtype {content['dtype']!r}")
         if not all(type(axis) is int and axis >= 0 for axis in content["shape"]):
             raise ValueError(f"shape {content['shape']}")
     record = kind(**content)
-    _check_types(record)
+    check_types(record)
     return record
 
 
-def _check_types(record: Any) -> None:  # noqa: ANN401 (any of the classes above)
+def check_types(record: Any) -> None:  # noqa: ANN401 (any dataclass)
+    """Raise TypeError where a field of text or a number is something else."""
     for field in fields(record):
         value = getattr(record, field.name)
         if not isinstance(value, _TYPES.get(str(field.type), object)):
             raise TypeError(f"{field.name} is {value!r}")
 
 
-def _canonical(body: dict[str, Any]) -> str:
-    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def check_unique(names: Iterable[str]) -> None:
+    """Raise ValueError for a name given twice."""
+    given = list(names)
+    if len(set(given)) != len(given):
+        raise ValueError("a name is given twice")
+
+
+def check_file_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name given twice, and for a file that is not in the directory.
+
+    Names with a dot in front are refused as well: there isotone keeps its own.
+    """
+    given = list(names)
+    check_unique(given)
+    for name in given:
+        parts = name.split("/")
+        if not name or any(part.startswith(".") or not part for part in parts):
+            raise ValueError(f"{name!r} is not the name of a file in the directory")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isotone.codec.packed import ALIGNMENT, MAX_AXES, PackedLayout, PackedReader, encode_chunk
 from isotone.codec.protected import decode_positions, encode_positions
-from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.clustered_tensor import ClusteredTensor, ascends
 from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.scale_codes import Scale
 from isotone.errors import FormatError, InputError
@@ -34,6 +34,13 @@ _SCALE_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
 }
 _SCALE_TAGS = {dtype: tag for tag, dtype in _SCALE_DTYPES.items()}
+
+CHANGEABLE = {
+    CODEBOOK: ("F32",),
+    ROW_SCALE: tuple(_SCALE_DTYPES),
+    COLUMN_SCALE: tuple(_SCALE_DTYPES),
+}
+"""The arrays that hold values, which may change while the assignments stay; their dtypes."""
 
 
 class StoredArray(NamedTuple):
@@ -60,15 +67,23 @@ def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
     arrays = {
         PACKED: StoredArray("U8", np.frombuffer(packed, np.uint8)),
         CODEBOOK: StoredArray("F32", tensor.codebook),
+        **scale_arrays(tensor),
     }
-    for suffix, scale in ((ROW_SCALE, tensor.row_scale), (COLUMN_SCALE, tensor.column_scale)):
-        if scale is not None:
-            arrays[suffix] = StoredArray(_SCALE_TAGS[scale.dtype], scale)
     if len(tensor.protected_index):
         entries16 = encode_positions(tensor.protected_index)
         arrays[PROTECTED_INDEX] = StoredArray("U16", entries16)
         arrays[PROTECTED_VALUE] = StoredArray(tensor.float_format.value, tensor.protected_value)
     return arrays
+
+
+def scale_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
+    """The factors that a tensor has, by suffix."""
+    scales = {ROW_SCALE: tensor.row_scale, COLUMN_SCALE: tensor.column_scale}
+    return {
+        suffix: StoredArray(_SCALE_TAGS[scale.dtype], scale)
+        for suffix, scale in scales.items()
+        if scale is not None
+    }
 
 
 def from_arrays(arrays: Mapping[str, StoredArray], name: str) -> ClusteredTensor:
@@ -106,6 +121,8 @@ def with_assignments(
         raise FormatError(f"{name}: one codebook for {layout.n_matrices} matrices")
     if not np.isfinite(codebook).all():
         raise FormatError(f"{name}: its codebook holds NaN or infinity")
+    if not ascends(codebook):
+        raise FormatError(f"{name}: its codebook does not ascend")
     matrix_shape = layout.shape[1:] if stacked else layout.shape
     n_rows = matrix_shape[0] if matrix_shape else 1
     index, value = _protected(arrays, layout, name)

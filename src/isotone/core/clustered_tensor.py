@@ -99,6 +99,11 @@ class ClusteredTensor:
         return self.float_format.widen(self.dense_bits()).reshape(self.shape)
 
 
+def ascends(codebook: NDArray[np.float32]) -> bool:
+    """Whether each codebook of [k] or [matrices, k] is strictly ascending, as stored ones are."""
+    return bool((codebook[..., 1:] > codebook[..., :-1]).all())
+
+
 def restore(
     tensor: ClusteredTensor, matrix: int, start: int, ranks: NDArray[np.uint8], out: Bits
 ) -> None:

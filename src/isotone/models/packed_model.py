@@ -1,13 +1,16 @@
 """What a model with packed weights does otherwise than an ordinary one: its dtype, and saving.
 
-`save_pretrained` writes the compressed directory that the model came from, file by file. That is
-what the model holds as long as nobody changed it, which is checked; a model that was changed is
-refused, for its clustered form would have to be made and measured anew.
+`save_pretrained` writes the compressed directory that the model came from, file by file; a
+codebook-only one with what its base holds, for elsewhere it would not find that. This is what the
+model holds as long as nobody changed it, which is checked; a model that was changed is refused, for
+its clustered form would have to be made and measured anew.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,14 @@ import torch
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import MANIFEST_FILE
+from isotone.checkpoint.staging import Staging
 from isotone.errors import FormatError, InputError
 from isotone.models.clustered_weight import ClusteredWeight
 from isotone.models.origin import DIRECTORY_ATTRIBUTE
 from isotone.models.packed_modules import ORDINARY_CLASS, subclass
+from isotone.pipeline.recode import write_complete
+
+_MAKING = ".isotone-complete"
 
 
 def become_packed(model: Any) -> None:
@@ -66,12 +73,32 @@ def _save_pretrained(
         return
     directory = CompressedDirectory.open(source)
     (target / MANIFEST_FILE).unlink(missing_ok=True)
+    if directory.base is None:
+        _place(directory, target, shutil.copyfile)
+    else:
+        _make_complete(directory, target)
+
+
+def _place(
+    directory: CompressedDirectory, target: Path, put: Callable[[Path, Path], object]
+) -> None:
+    """Put each file of a directory into another, the manifest last."""
     for name in [*(record.name for record in directory.manifest.files), MANIFEST_FILE]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(source / name, target / name)
+            put(directory.path / name, target / name)
         except FileNotFoundError as error:
             raise FormatError(f"{error.filename}: is gone, so the model cannot be saved") from error
+
+
+def _make_complete(directory: CompressedDirectory, target: Path) -> None:
+    """Write a codebook-only directory and its base as one; the target may hold other files."""
+    made = target / _MAKING
+    with Staging.open(made, {"save": directory.digest}, overwrite=True) as staging:
+        write_complete(directory, (), staging, {})
+        staging.publish()
+    _place(CompressedDirectory.open(made), target, os.replace)
+    shutil.rmtree(made)
 
 
 def _refuse_changed(model: Any, source: Path) -> None:

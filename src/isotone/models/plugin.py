@@ -20,7 +20,13 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from isotone.checkpoint.compressed_config import WEIGHTS_KEY
 from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.manifest import FORMAT_VERSION, QUANT_METHOD, READ_VERSIONS, ClusteredRecord
+from isotone.checkpoint.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    QUANT_METHOD,
+    READ_VERSIONS,
+    ClusteredRecord,
+)
 from isotone.errors import FormatError, InputError
 from isotone.models.checkpoint_tensors import CheckpointTensor, checkpoint_tensors, dense_tensor
 from isotone.models.loading import intercept_loading, read_through
@@ -116,7 +122,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
     ) -> Any:
         self._files = checkpoint_files
         if self._is_packed and checkpoint_files:
-            n_bytes = sum(Path(file).stat().st_size for file in checkpoint_files)
+            n_bytes = _weight_bytes(checkpoint_files)
             n_weights = sum(parameter.numel() for parameter in model.parameters())
             self._bytes_a_weight = n_bytes / max(n_weights, 1)
         return model
@@ -166,6 +172,18 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
     def is_trainable(self) -> bool:
         """Not as it stands: a packed model has nothing but codebooks to train."""
         return False
+
+
+def _weight_bytes(checkpoint_files: list[str]) -> int:
+    """Bytes of the files with arrays, those of the base of a codebook-only directory among them.
+
+    The hub's cache may not have the manifest yet: the files that transformers names, then.
+    """
+    directory = Path(checkpoint_files[0]).parent
+    if (directory / MANIFEST_FILE).is_file():
+        files = CompressedDirectory.open(directory).shard_files
+        return sum(record.n_bytes for _, record in files)
+    return sum(Path(file).stat().st_size for file in checkpoint_files)
 
 
 def _forget_notice(config: Any) -> None:

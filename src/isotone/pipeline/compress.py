@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
 
 from isotone.checkpoint.compressed_config import compressed_config
 from isotone.checkpoint.manifest import (
@@ -19,7 +16,9 @@ from isotone.checkpoint.manifest import (
     FileRecord,
     KeptRecord,
     Manifest,
+    Record,
     hash_file,
+    parse_record,
 )
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.plan import (
@@ -33,7 +32,7 @@ from isotone.checkpoint.plan import (
     plan_shards,
     plan_tensors,
 )
-from isotone.checkpoint.safetensors_file import SafetensorsFile
+from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
@@ -235,9 +234,10 @@ def _assemble(
     staging: Staging,
 ) -> None:
     """Write everything that is not a shard; the manifest last."""
-    clustered = [_record(ClusteredRecord, r) for record in records for r in record["clustered"]]
-    kept = [_record(KeptRecord, r) for record in records for r in record["kept"]]
-    by_name = {record.name: record for record in (*clustered, *kept)}
+    clustered = [parse_record(ClusteredRecord, r) for done in records for r in done["clustered"]]
+    kept = [parse_record(KeptRecord, r) for done in records for r in done["kept"]]
+    stored: list[Record] = [*clustered, *kept]
+    by_name = {record.name: record for record in stored}
     for plan in tied:
         origin = by_name[plan.to]
         tensor = plan.tensor
@@ -251,13 +251,10 @@ def _assemble(
         for shard, record in zip(shards, records, strict=True)
     ]
     small = {companion.name: companion.content for companion in source.companions}
-    small[CONFIG_FILE] = _config(source, shards[0])
+    small[CONFIG_FILE] = json_bytes(compressed_config(source.config, shards[0].tensors))
     if len(shards) > 1:
-        small[INDEX_FILE] = _index(shards, staging.directory)
-    for name, content in sorted(small.items()):
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        staging.write(name, data)
-        files.append(FileRecord(name, len(data), blake3(data).hexdigest()))
+        small[INDEX_FILE] = weight_index(staging.directory / shard.name for shard in shards)
+    files += write_small_files(staging, small)
     manifest = Manifest(
         isotone_version=job["isotone"],
         arguments=job["arguments"],
@@ -268,23 +265,3 @@ def _assemble(
         files=tuple(files),
     )
     staging.write(MANIFEST_FILE, manifest.to_text().encode())
-
-
-def _record(kind: type[Any], content: dict[str, Any]) -> Any:  # noqa: ANN401
-    return kind(**{**content, "shape": tuple(content["shape"])})
-
-
-def _config(source: Source, first: Shard) -> bytes:
-    config = compressed_config(source.config, first.tensors)
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _index(shards: list[Shard], directory: Path) -> bytes:
-    """Where each stored array lies, as transformers looks it up."""
-    files = [SafetensorsFile.open(directory / shard.name) for shard in shards]
-    weight_map = {t.name: f.path.name for f in files for t in f.tensors}
-    index = {
-        "metadata": {"total_size": sum(t.n_bytes for f in files for t in f.tensors)},
-        "weight_map": dict(sorted(weight_map.items())),
-    }
-    return (json.dumps(index, indent=2) + "\n").encode()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-from blake3 import blake3
 
 from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
 from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import TensorInfo
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.engine.local import Progress, Silent, Workers, worker_count
-from isotone.errors import FormatError
 from isotone.pipeline.restore import restored
 
 
@@ -47,10 +44,8 @@ def decompress(
     n_workers = worker_count(workers)
     source = CompressedDirectory.open(Path(directory))
     refuse_inside(Path(out), Path(directory))
-    shards: dict[str, list[Record]] = {}
-    for record in source.manifest.stored:
-        shards.setdefault(record.file, []).append(record)
-    job = {"decompress": source.manifest.digest}
+    shards = source.manifest.by_shard
+    job = {"decompress": source.digest}
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
@@ -60,10 +55,12 @@ def decompress(
                 staging.finish(name, {})
             else:
                 progress.advance(sum(record.dense_bytes for record in records))
-        _copy_companions(source, staging)
-        staging.write(CONFIG_FILE, _plain_config(source))
+        small = source.small_files()
+        small[CONFIG_FILE] = json_bytes(dense_config(source.config))
+        small.pop(INDEX_FILE, None)
         if len(shards) > 1:
-            staging.write(INDEX_FILE, _index(shards))
+            small[INDEX_FILE] = weight_index(staging.directory / name for name in shards)
+        write_small_files(staging, small)
         with writing(staging.out):
             staging.publish()
     return DecompressSummary(
@@ -98,34 +95,3 @@ def _write_shard(
         shard.close()
         path.unlink(missing_ok=True)
         raise
-
-
-def _copy_companions(source: CompressedDirectory, staging: Staging) -> None:
-    """The tokenizer and the like; not what describes the compressed form.
-
-    All small files are held against their hashes, config.json among them, which is written anew.
-    """
-    for record in source.manifest.files:
-        if record.name in source.manifest.shards:
-            continue
-        path = source.path / record.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-        if blake3(content).hexdigest() != record.hash:
-            raise FormatError(f"{path}: was changed after it was written; isotone verify says more")
-        if record.name not in (CONFIG_FILE, INDEX_FILE):
-            staging.write(record.name, content)
-
-
-def _plain_config(source: CompressedDirectory) -> bytes:
-    return (json.dumps(dense_config(source.config), indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _index(shards: dict[str, list[Record]]) -> bytes:
-    index = {
-        "metadata": {"total_size": sum(r.dense_bytes for rs in shards.values() for r in rs)},
-        "weight_map": {r.name: name for name, records in shards.items() for r in records},
-    }
-    return (json.dumps(index, indent=2) + "\n").encode()

@@ -9,6 +9,8 @@ import numpy as np
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
+from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.movement import Movement
 from isotone.errors import InputError
 
 
@@ -23,18 +25,23 @@ class ProtectedWeight:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A clustered tensor and its protected weights, the farthest out first."""
+    """A clustered tensor and its protected weights, the farthest out first.
+
+    movement: from the codebook of the base, None where there is no base.
+    """
 
     record: ClusteredRecord
     protected: tuple[ProtectedWeight, ...]
+    movement: Movement | None
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A whole directory."""
+    """A whole directory. base: that of a codebook-only one."""
 
     clustered: tuple[TensorReport, ...]
     kept: tuple[KeptRecord, ...]
+    base: Path | None
 
 
 def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
@@ -43,11 +50,9 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
     Decodes no ranks. Raises InputError and FormatError.
     """
     opened = CompressedDirectory.open(Path(directory))
-    reports = tuple(
-        TensorReport(record, _farthest(opened, record, n_protected))
-        for record in opened.manifest.clustered
-    )
-    return Inspection(reports, opened.manifest.kept)
+    reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)
+    base = None if opened.base is None else opened.base.path
+    return Inspection(reports, opened.manifest.kept, base)
 
 
 def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -> TensorReport:
@@ -55,17 +60,25 @@ def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -
     opened = CompressedDirectory.open(Path(directory))
     for record in opened.manifest.clustered:
         if name in (record.name, record.name.removesuffix(".weight")):
-            return TensorReport(record, _farthest(opened, record, n_protected))
+            return _report(opened, record, n_protected)
     raise InputError(
         f"{name}: no such clustered tensor in {directory}; for example "
         f"{opened.manifest.clustered[0].name}"
     )
 
 
+def _report(opened: CompressedDirectory, record: ClusteredRecord, n_protected: int) -> TensorReport:
+    reader = opened.packed(record)
+    tensor = opened.values(record, reader)
+    movement = None
+    if opened.base is not None:
+        movement = Movement(opened.base.values(record, reader).codebook, tensor.codebook)
+    return TensorReport(record, _farthest(tensor, record, n_protected), movement)
+
+
 def _farthest(
-    opened: CompressedDirectory, record: ClusteredRecord, n: int
+    tensor: ClusteredTensor, record: ClusteredRecord, n: int
 ) -> tuple[ProtectedWeight, ...]:
-    tensor = opened.values(record, opened.packed(record))
     values = tensor.float_format.widen(tensor.protected_value).astype(np.float64)
     deviations = (values - record.mean) / (record.standard_deviation or 1.0)
     order = np.argsort(-np.abs(deviations), kind="stable")[:n]

@@ -28,14 +28,26 @@ def restored(directory: CompressedDirectory, record: Record) -> Iterator[NDArray
     """
     hasher = blake3()
     if isinstance(record, ClusteredRecord):
-        pieces = _clustered(directory, record)
+        pieces = _pieces(*_opened(directory, record))
     else:
         pieces = _kept(directory, record)
     for piece in pieces:
         hasher.update(piece.data)
         yield piece
     if hasher.hexdigest() != record.restored_hash:
-        raise FormatError(f"{directory.path / record.file}: {record.name} does not fit its hash")
+        raise FormatError(f"{directory.where(record)} does not fit its hash")
+
+
+def hash_with(reader: PackedReader, values: ClusteredTensor) -> str:
+    """The hash of the dense bytes that some ranks and values stand for.
+
+    reader: of the ranks. values: everything else. Raises FormatError for ranks that do not decode.
+    Memory is that of one chunk.
+    """
+    hasher = blake3()
+    for piece in _pieces(reader, values):
+        hasher.update(piece.data)
+    return hasher.hexdigest()
 
 
 def restore_into(directory: CompressedDirectory, record: Record, out: NDArray[np.uint8]) -> None:
@@ -46,7 +58,7 @@ def restore_into(directory: CompressedDirectory, record: Record, out: NDArray[np
     """
     if isinstance(record, ClusteredRecord):
         bits = out.view(FloatFormat(record.dtype).bits_dtype)
-        for start, stop, decode in _decoders(directory, record):
+        for start, stop, decode in _decoders(*_opened(directory, record)):
             decode(bits[start:stop])
         return
     start = 0
@@ -65,7 +77,7 @@ def dense_pieces(
     if isinstance(record, ClusteredRecord):
         dtype = FloatFormat(record.dtype).bits_dtype
         scratch = np.empty(0, dtype)
-        for start, stop, decode in _decoders(directory, record):
+        for start, stop, decode in _decoders(*_opened(directory, record)):
             if len(scratch) < stop - start:
                 scratch = np.empty(stop - start, dtype)
             decode(scratch[: stop - start])
@@ -77,21 +89,24 @@ def dense_pieces(
         start += len(piece) // DTYPE_BYTES[record.dtype]
 
 
-def _clustered(
+def _opened(
     directory: CompressedDirectory, record: ClusteredRecord
-) -> Iterator[NDArray[np.uint8]]:
-    for start, stop, decode in _decoders(directory, record):
-        out = np.empty(stop - start, FloatFormat(record.dtype).bits_dtype)
+) -> tuple[PackedReader, ClusteredTensor]:
+    reader = directory.packed(record)
+    return reader, directory.values(record, reader)
+
+
+def _pieces(reader: PackedReader, tensor: ClusteredTensor) -> Iterator[NDArray[np.uint8]]:
+    for start, stop, decode in _decoders(reader, tensor):
+        out = np.empty(stop - start, tensor.float_format.bits_dtype)
         decode(out)
         yield out.view(np.uint8)
 
 
 def _decoders(
-    directory: CompressedDirectory, record: ClusteredRecord
+    reader: PackedReader, tensor: ClusteredTensor
 ) -> Iterator[tuple[int, int, Callable[[Bits], None]]]:
     """For each chunk in order: where its weights begin and end, and what writes them."""
-    reader = directory.packed(record)
-    tensor = directory.values(record, reader)
     scratch = np.empty(reader.layout.chunk_weights, np.uint8)  # new pages cost more than decoding
     for chunk, matrix, start, stop in reader.spans():
         base = matrix * reader.layout.matrix_weights

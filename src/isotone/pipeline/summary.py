@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.checkpoint.manifest import Manifest
+from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.manifest import ClusteredRecord
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,11 @@ class CompressSummary:
     """What compressing a model came to.
 
     bits_per_weight: all bytes that the clustered weights take on disk, times 8, by their number.
-    relative_distortion: squared error of all clustered weights over their squares about the means.
+    relative_distortion: squared error of all clustered weights over their squares about the means;
+        None where codebooks were changed since.
     coverage: the share of the model's dense bytes that is clustered. skipped: see Manifest.
+    output_bytes: all files that the model needs. base_bytes: how many of those are in the base (and
+        its base) of a codebook-only directory. n_changed: tensors that are not as in the base.
     """
 
     bits_per_weight: float
@@ -26,26 +31,23 @@ class CompressSummary:
     skipped: tuple[str, ...]
     n_protected: int
     coverage: float
-    relative_distortion: float
+    relative_distortion: float | None
     source_bytes: int
     output_bytes: int
+    base_bytes: int
+    n_changed: int
     seconds: float
     peak_rss_bytes: int
 
 
 def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
     """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
-    manifest = Manifest.read(directory)
+    opened = CompressedDirectory.open(directory)
+    manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
-    squares = sum(
-        record.distortion / record.relative_distortion
-        if record.relative_distortion
-        else record.n_weights * record.standard_deviation**2
-        for record in manifest.clustered
-    )
-    distortion = sum(record.distortion for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)
     kept = [record for record in manifest.kept if record.tied_to is None]
+    own_bytes, *base_bytes = [_tree_bytes(layer.path) for layer in opened.layers]
     return CompressSummary(
         bits_per_weight=8 * sum(r.stored_bytes for r in manifest.clustered) / n_weights,
         n_weights=n_weights,
@@ -54,12 +56,31 @@ def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
         skipped=manifest.skipped,
         n_protected=sum(r.n_protected for r in manifest.clustered),
         coverage=dense / (dense + sum(r.dense_bytes for r in kept)),
-        relative_distortion=distortion / squares if squares else 0.0,
+        relative_distortion=_relative_distortion(manifest.clustered),
         source_bytes=manifest.source_bytes,
-        output_bytes=sum(p.stat().st_size for p in directory.rglob("*") if p.is_file()),
+        output_bytes=own_bytes + sum(base_bytes),
+        base_bytes=sum(base_bytes),
+        n_changed=len(opened.changed),
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
+
+
+def _relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
+    distortion = squares = 0.0
+    for record in records:
+        if record.distortion is None or record.relative_distortion is None:
+            return None
+        distortion += record.distortion
+        if record.relative_distortion:
+            squares += record.distortion / record.relative_distortion
+        else:
+            squares += record.n_weights * record.standard_deviation**2
+    return distortion / squares if squares else 0.0
+
+
+def _tree_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def peak_rss_bytes() -> int:

@@ -17,7 +17,7 @@ from isotone.checkpoint.manifest import (
     ClusteredRecord,
     FileRecord,
     Record,
-    hash_file,
+    check_file,
 )
 from isotone.checkpoint.source import Source, TensorInfo
 from isotone.core.float_format import FloatFormat
@@ -51,11 +51,11 @@ def verify(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Decode everything and check every hash.
+    """Decode everything and check every hash, of a codebook-only directory's base as well.
 
-    against: the dense model that the directory was made from. With it, tensors stored bit for bit
-    are compared with the source, the source of each clustered one is hashed, its distortion is
-    measured anew, and the files that went along are compared.
+    against: the dense model that the directory was made from. With it, the source of each tensor is
+    held against its hash, the distortion of clustered ones is measured anew (where it is recorded:
+    not where values were changed since), and the files that went along are compared.
 
     Raises InputError where the directory is none of isotone's or the source cannot be opened;
     whatever else is wrong is a failure in the result.
@@ -75,7 +75,8 @@ def verify(
     failures: list[str] = []
     with Workers.start(n_workers) as pool:
         ahead = 2 * n_workers
-        for problem in pool.map(lambda f: _check_file(path, f), opened.manifest.files, ahead):
+        files = list(opened.files)
+        for problem in pool.map(lambda file: _check_file(*file), files, ahead):
             failures += problem
         check = _Check(opened, source)
         for record, problem in zip(stored, pool.map(check, stored, ahead), strict=True):
@@ -83,15 +84,15 @@ def verify(
             progress.advance(record.dense_bytes)
     if source is not None:
         failures += _compare_inventory(opened, source)
-    return Verification(tuple(failures), len(stored), len(opened.manifest.files))
+    return Verification(tuple(failures), len(stored), len(files))
 
 
 def _check_file(path: Path, record: FileRecord) -> list[str]:
     try:
-        same = hash_file(path / record.name) == record.hash
+        check_file(path, record)
     except FormatError as error:
         return [str(error)]
-    return [] if same else [f"{path / record.name}: was changed after it was written"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,15 @@ class _Check:
             start = stop
         if hasher.hexdigest() != record.source_hash:
             yield f"{record.name}: the source is not the one that was compressed"
-        elif isinstance(record, ClusteredRecord) and not np.isclose(
-            distortion, record.distortion, rtol=DISTORTION_TOLERANCE, atol=0.0
-        ):
-            yield f"{record.name}: distortion is {distortion:g}, recorded {record.distortion:g}"
+        elif isinstance(record, ClusteredRecord):
+            yield from _compare_distortion(record, distortion)
+
+
+def _compare_distortion(record: ClusteredRecord, found: float) -> Iterator[str]:
+    """Nothing where none is recorded, the codebook having changed since."""
+    recorded = record.distortion
+    if recorded is not None and not np.isclose(found, recorded, rtol=DISTORTION_TOLERANCE, atol=0):
+        yield f"{record.name}: distortion is {found:g}, recorded {recorded:g}"
 
 
 def _squared_error(
