@@ -23,11 +23,11 @@ LAYERS = {
     "models": 5,
     "pipeline": 5,
     "evaluate": 7,
-    "heal": 7,
-    "study": 7,
     "report": 7,
-    "cli": 8,
-    "": 9,  # isotone/__init__.py
+    "heal": 8,
+    "study": 8,
+    "cli": 9,
+    "": 10,  # isotone/__init__.py
 }
 
 TORCH = {"torch", "transformers", "accelerate"}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive, explore, judge
+from isotone.cli import archive, explore, judge, train
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 for command in archive.COMMANDS:
     app.command()(command)
-for name, measuring in (judge.COMMANDS | explore.COMMANDS).items():
+for name, measuring in (judge.COMMANDS | train.COMMANDS | explore.COMMANDS).items():
     app.command(name)(measuring)
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         _fail("stopped", 130)
     except KeyboardInterrupt:
         _fail(
-            "interrupted; run again, compress, decompress and frontier go on where they stopped",
+            "interrupted; run again: compress, decompress, heal, frontier go on where they stopped",
             130,
         )
     except BrokenPipeError:

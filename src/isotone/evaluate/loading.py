@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -20,6 +21,7 @@ from isotone.checkpoint.manifest import MANIFEST_FILE
 from isotone.checkpoint.model_directory import CONFIG_FILE, ModelDirectory, read_json
 from isotone.errors import InputError, IsotoneError
 from isotone.evaluate.windows import Tokens
+from isotone.models.plugin import IsotoneConfig
 from isotone.pipeline.open_source import open_source
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -115,17 +117,22 @@ def load_tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
 
 
 def load_model(
-    files: ModelFiles, *, dtype: str = "float32", device: str = "cpu"
+    files: ModelFiles, *, dtype: str = "float32", device: str = "cpu", residency: str = "dense"
 ) -> transformers.PreTrainedModel:
     """The causal language model of transformers that the files hold, in evaluation mode.
 
     dtype: one of DTYPES, `auto` being that of the file. device: as torch names it, "cuda" say.
+    residency: of a clustered model, see plugin.IsotoneConfig; a dense one knows only `dense`.
     Raises InputError where transformers cannot load it, or where weights are missing, which
     transformers would make up.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    place = {} if _device(device).type == "cpu" else {"device_map": {"": device}}
+    options: dict[str, Any] = {}
+    if _device(device).type != "cpu":
+        options["device_map"] = {"": device}
+    if residency != "dense":
+        options["quantization_config"] = IsotoneConfig(residency=residency)
     try:
         with _quietly():
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -134,7 +141,7 @@ def load_model(
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
-                **place,
+                **options,
             )
     except IsotoneError:
         raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -191,6 +191,10 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
         if self.column_scale is not None:
             column = _factors(self.column_scale[matrix])
         return row, column
+
+    def all_factors(self, name: Literal["row_scale", "column_scale"]) -> torch.Tensor:
+        """The factors of all rows [rows], or columns [matrices, columns], as float32."""
+        return _factors(getattr(self, name).detach())
 
     def _look_up(self, ranks: torch.Tensor, ids: Any, matrix: Any, out: torch.Tensor) -> None:
         """Ranks [rows, columns] to weights, written to out."""

@@ -20,6 +20,7 @@ from isotone.models.packed_ranks import unpack_rows
 if TYPE_CHECKING:
     from isotone.models.clustered_weight import ClusteredWeight
 
+
 class DecodeWithGradient(torch.autograd.Function):  # type: ignore[misc]
     """The dense weight, whole or some rows of it. Saves nothing dense."""
 

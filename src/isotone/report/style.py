@@ -13,7 +13,16 @@ import altair as alt
 
 INK, FAINT = "#22262b", "#5f666e"
 
-_LINE_COLORS = ("#0b5cbd", "#c24e00", "#6a7079", "#8039a8")
+_LINE_COLORS = (
+    "#0b5cbd",
+    "#c24e00",
+    "#6a7079",
+    "#8039a8",
+    "#007d6e",
+    "#c2255c",
+    "#7a5200",
+    "#4d7200",
+)
 _PEER_COLORS = ("#007d6e", "#c2255c", "#7a5200", "#4338a8", "#4d7200", "#93401f")
 _PEER_SHAPES = ("diamond", "square", "cross", "triangle-down", "triangle-right", "triangle-left")
 

@@ -1,0 +1,204 @@
+"""What training nothing but the centroids brings back, on SmolLM2's linear matrices.
+
+Each clustering is healed by the command as people run it, and judged before and after: on the test
+text, on a text of another kind (the one that Python ships), and on questions. The cost of a step is
+measured beside one of full fine-tuning of the dense model, in turn, on the same batch. What is done
+already is kept in work/healing, so that an interrupted run goes on.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+from command import isotone
+from results import print_table, write_results
+from smollm2_dense import DEFAULT, smollm2_dense
+
+WORK = DEFAULT.with_name("healing")
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "healing-smollm2.png"
+VARIANTS = {
+    "K = 16": (("--k", 16, "--scale", "none"), ()),
+    "K = 32": (("--k", 32, "--scale", "none"), ()),
+    "K = 16, text self": (("--k", 16, "--scale", "none"), ("--text", "self")),
+    "3.6 bits": (("--bits", 3.6), ()),
+    "K = 16, with factors": (("--k", 16), ()),
+    "K = 8": (("--k", 8, "--scale", "none"), ()),
+    "K = 64": (("--k", 64, "--scale", "none"), ()),
+    "3.1 bits": (("--bits", 3.1), ()),
+}
+WITH_QUESTIONS = ("K = 16", "K = 16, text self", "3.6 bits")
+
+
+def judged(model: Path, given: argparse.Namespace, questions: Path | None) -> dict:
+    """Quality on the test text, on another one, and on questions."""
+    dense = smollm2_dense()
+    test = isotone("eval", model, "--text", given.test, "--reference", dense).output
+    other = isotone("eval", model, "--text", "builtin", "--windows", 4, "--reference", dense).output
+    found = {
+        **{name: test[name] for name in ("perplexity", "kl", "top1_agreement")},
+        "reference_perplexity": test["reference_perplexity"],
+        "other_perplexity": other["perplexity"],
+        "other_kl": other["kl"],
+    }
+    if questions is not None:
+        (scores,) = isotone("eval", model, "--tasks", questions).output["tasks"].values()
+        found |= {name: scores[name] for name in ("acc", "acc_stderr", "n")}
+    return found
+
+
+def measure(label: str, given: argparse.Namespace) -> dict:
+    """Compress, judge, heal, judge."""
+    compressing, healing = VARIANTS[label]
+    name = label.replace(" ", "").replace("=", "").replace(",", "-")
+    base, out = WORK / f"{name}.base", WORK / name
+    shutil.rmtree(base, ignore_errors=True)
+    size = isotone("compress", smollm2_dense(), base, "--exclude", "*embed*", *compressing).output
+    questions = _questions(given) if label in WITH_QUESTIONS else None
+    before = judged(base, given, questions)
+    run = isotone(
+        *("heal", base, out, "--text", given.train, "--teacher", smollm2_dense()),
+        *("--steps", given.steps, "--dtype", given.dtype, "--overwrite", *healing),
+    )
+    return {
+        "bits_per_weight": size["bits_per_weight"],
+        "dtype": given.dtype,
+        "before": before,
+        "after": judged(out, given, questions),
+        "healing": run.output,
+        "seconds": run.seconds,
+        "peak_rss_bytes": run.peak_rss_bytes,
+    }
+
+
+def _questions(given: argparse.Namespace) -> Path | None:
+    """The first of them, in a file of their own."""
+    if given.questions is None:
+        return None
+    some = WORK / given.questions.name
+    lines = given.questions.read_text("utf-8").splitlines()[: given.n_questions]
+    some.write_text("\n".join(lines) + "\n", "utf-8")
+    return some
+
+
+def step_cost(train: str, n_steps: int = 5) -> dict:
+    """Seconds of a step of healing and of full fine-tuning, in turn, 512 tokens each."""
+    # Here, for what this process holds counts towards the peaks of the commands that it runs.
+    import torch
+
+    import isotone as package
+    from isotone.checkpoint.compressed_directory import CompressedDirectory
+    from isotone.evaluate.loading import load_model, open_files
+    from isotone.evaluate.windows import encode, read_text
+    from isotone.heal.loss import cross_entropy, divergence
+    from isotone.heal.trainable import open_for_training
+
+    base = WORK / "step"
+    package.compress(smollm2_dense(), base, k=16, exclude=["*embed*"], overwrite=True)
+    files = open_files(smollm2_dense())
+    dense, teacher = load_model(files), load_model(files)
+    student = load_model(open_files(base), residency="packed")
+    manifest = CompressedDirectory.open(base).manifest
+    trainable = open_for_training(student, manifest, ["codebook"], "keep")
+    tokens = torch.from_numpy(encode(files.tokenizer, read_text(train))[: n_steps * 512 + 512])
+    tuner = torch.optim.AdamW(dense.parameters(), lr=1e-6)
+    healer = torch.optim.Adam(trainable.parameters, lr=1e-6)
+
+    def tune(batch: torch.Tensor) -> None:
+        cross_entropy(dense(input_ids=batch, use_cache=False).logits, batch).backward()
+        tuner.step()
+        tuner.zero_grad()
+
+    def heal(batch: torch.Tensor) -> None:
+        with torch.no_grad():
+            expected = teacher(input_ids=batch, use_cache=False).logits
+        divergence(student(input_ids=batch, use_cache=False).logits, expected).backward()
+        healer.step()
+        healer.zero_grad()
+
+    seconds = {"healing": 0.0, "fine-tuning": 0.0}
+    for number, batch in enumerate(tokens.view(-1, 1, 512)):
+        for name, step in (("healing", heal), ("fine-tuning", tune)):
+            started = time.monotonic()
+            step(batch)
+            seconds[name] += (time.monotonic() - started) if number else 0.0  # the first warms up
+    each = {name: total / n_steps for name, total in seconds.items()}
+    return {"seconds": each, "ratio": each["healing"] / each["fine-tuning"]}
+
+
+def main() -> None:
+    """Measure all variants, or some."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--train", required=True, metavar="FILE", help="text to train on")
+    parser.add_argument("--test", required=True, metavar="FILE", help="text to judge on")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="JSON lines, for eval")
+    parser.add_argument("--n-questions", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--step", action="store_true", help="the cost of a step alone")
+    given = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    kept = WORK / "results.json"
+    found = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    if given.step:
+        found["step"] = step_cost(given.train)
+        print(found["step"])
+    for label in [] if given.step else given.only:
+        if label not in found:
+            found[label] = measure(label, given)
+            kept.write_text(json.dumps(found, indent=1), "utf-8")
+    kept.write_text(json.dumps(found, indent=1), "utf-8")
+    _report(found, given)
+
+
+def _report(found: dict, given: argparse.Namespace) -> None:
+    rows = []
+    for label in VARIANTS:
+        if label not in found:
+            continue
+        before, after = found[label]["before"], found[label]["after"]
+        gap = before["perplexity"] - before["reference_perplexity"]
+        rows.append(
+            (
+                label,
+                f"{found[label]['bits_per_weight']:.3f}",
+                f"{before['perplexity']:.2f}",
+                f"{after['perplexity']:.2f}",
+                f"{(before['perplexity'] - after['perplexity']) / gap:.0%}",
+                f"{before['kl']:.4f}",
+                f"{after['kl']:.4f}",
+                f"{before['other_perplexity']:.2f}",
+                f"{after['other_perplexity']:.2f}",
+                f"{before['acc']:.3f}" if "acc" in before else "",
+                f"{after['acc']:.3f}" if "acc" in after else "",
+                f"{found[label]['seconds']:.0f}",
+            )
+        )
+    columns = ("", "bits", "perplexity", "healed", "closed", "KL", "healed", "other text", "healed")
+    print_table("healing", (*columns, "questions", "healed", "seconds"), rows)
+    protocol = {
+        **{"train": Path(given.train).name, "test": Path(given.test).name},
+        **{"windows": 8, "context": 1024, "other": "builtin, 4 windows"},
+    }
+    write_results("healing", {"protocol": protocol, "variants": found})
+    _draw({name: run["healing"]["looks"] for name, run in found.items() if name in VARIANTS})
+
+
+def _draw(curves: dict) -> None:
+    from isotone.report.healing import healing_chart
+    from isotone.report.page import write_chart
+
+    chart = healing_chart(
+        {name: curves[name] for name in VARIANTS if name in curves},
+        title="SmolLM2-135M-Instruct: centroids trained, 512 tokens a step",
+        caption="Perplexity of held-out text, relative to the gap between the clustered model and "
+        "the dense one.",
+    )
+    _, png = write_chart(chart, WORK, "healing")
+    shutil.copyfile(png, PICTURE)
+
+
+if __name__ == "__main__":
+    main()
