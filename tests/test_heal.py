@@ -227,7 +227,10 @@ def test_without_a_teacher_the_text_itself_is_learnt(models, tmp_path):
 
 
 def test_text_that_the_teacher_writes_heals_too(models, tmp_path):
-    result = healed(models, tmp_path / "out", text="self")
+    """Which is what is taken where no text is given."""
+    result = heal(
+        models.clustered, tmp_path / "out", teacher=models.dense, context=CONTEXT, settings=SETTINGS
+    )
     assert result.loss_after < 0.9 * result.loss_before
 
 
@@ -302,7 +305,7 @@ def test_two_processes_do_what_one_does(models, tmp_path):
 
 REFUSED = {
     "dense": (lambda m: {"directory": m.dense}, "is dense; expected what isotone compress wrote"),
-    "no teacher": (lambda _: {"text": "self", "teacher": None}, "give one with --teacher"),
+    "no teacher": (lambda _: {"text": "self", "teacher": None}, "give --text or --teacher"),
     "no such text": (lambda m: {"text": m.text.parent / "none.txt"}, "no such file"),
     "long": (lambda _: {"context": 65}, "65 tokens, and .* takes at most 64"),
     "short": (lambda _: {"context": 1}, "expected 2 tokens or more"),

@@ -47,6 +47,7 @@ class ProgressBar:
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
+        self._what = ""
         self._task: TaskID | None = None
         self._endless: TaskID | None = None
 
@@ -56,6 +57,7 @@ class ProgressBar:
             self._bars.remove_task(self._endless)  # it would go on pulsing
         for task_id in self._bars.task_ids[:-_MAX_BARS]:
             self._bars.remove_task(task_id)
+        self._what = what
         self._task = self._bars.add_task(what, total=total or None, unit=unit)
         self._endless = None if total else self._task
 
@@ -63,6 +65,11 @@ class ProgressBar:
         """So much more is done."""
         if self._task is not None:
             self._bars.advance(self._task, n)
+
+    def note(self, text: str) -> None:
+        """Show something beside the stage."""
+        if self._task is not None:
+            self._bars.update(self._task, description=f"{self._what}, {text}")
 
 
 @contextmanager

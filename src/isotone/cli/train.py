@@ -30,7 +30,7 @@ def heal(
             help="A UTF-8 text to train on, 'builtin' for the one that Python ships, or 'self' for "
             "what the teacher writes.",
         ),
-    ],
+    ] = "self",
     teacher: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="The dense model, whose predictions to match."),

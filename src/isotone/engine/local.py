@@ -26,6 +26,10 @@ class Progress(Protocol):
         """So many more units of it are done."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something to show beside the stage, in the place of what was noted before."""
+        ...
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -34,6 +38,9 @@ class Silent:
         pass
 
     def advance(self, n: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass
 
 

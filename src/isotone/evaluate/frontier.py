@@ -119,6 +119,9 @@ class _Stage:
     def advance(self, n: int) -> None:
         self._progress.advance(n)
 
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
 
 def _subject(
     model: str | Path,

@@ -18,7 +18,7 @@ from isotone.engine.local import Progress, Silent
 from isotone.evaluate.loading import load_model
 from isotone.heal.checkpointing import checkpoint_layers
 from isotone.heal.crossings import CrossingCount
-from isotone.heal.sources import Sources
+from isotone.heal.sources import SELF, Sources
 from isotone.heal.trainable import open_for_training
 from isotone.heal.training import Listener, Look, Settings, Training
 from isotone.pipeline.recode import write_codebooks, write_complete
@@ -61,7 +61,7 @@ def heal(
     directory: str | Path,
     out: str | Path,
     *,
-    text: str | Path,
+    text: str | Path = SELF,
     teacher: str | Path | None = None,
     held_out: str | Path | None = None,
     train: Sequence[str] = ("codebook",),
@@ -79,11 +79,12 @@ def heal(
     """Train what each rank of a clustered model stands for, and write the best of it to `out`.
 
     directory: clustered, complete or codebook-only. text: a UTF-8 file, `builtin`, or `self` for
-    what the teacher writes. teacher: the dense model, whose predictions are then matched; without
-    one the text itself is learnt. held_out: a text to judge by, else the end of `text`. train:
-    some of codebook, scale, norm. order: `keep`, or `free` to let centroids cross (in what is
-    written they meet). dtype: of everything but what is trained, which is float32. full: write a
-    directory that needs no base. listener: called with each look at the held-out text.
+    what the teacher writes, at most MOST_SAMPLES windows of it. teacher: the dense model, whose
+    predictions are then matched; without one the text itself is learnt. held_out: a text to judge
+    by, else the end of `text`. train: some of codebook, scale, norm. order: `keep`, or `free` to
+    let centroids cross (in what is written they meet). dtype: of everything but what is trained,
+    which is float32. full: write a directory that needs no base. listener: called with each look at
+    the held-out text.
 
     Killed and called again, it goes on after its last look. Within `accelerate launch` each
     process takes a part of every batch, and the first of them writes.

@@ -32,6 +32,9 @@ from isotone.models.sampling import sample_text
 SELF = "self"
 """In the place of a text: what the teacher writes."""
 
+MOST_SAMPLES = 256
+"""Windows that a teacher writes at most: they are trained on again rather than more written."""
+
 _SAMPLES = ".self-text.npy"
 
 
@@ -68,7 +71,9 @@ class Sources:
         if expected is not None:
             check_same_vocabulary(files, expected)
         elif str(text) == SELF:
-            raise InputError(f"text {SELF!r} is what a teacher writes; give one with --teacher")
+            raise InputError(
+                f"there is no text, and {SELF!r} is what a teacher writes; give --text or --teacher"
+            )
         for model in (files, expected):
             if model is not None:
                 check_context(model, context, f"context {context}")
@@ -107,7 +112,7 @@ class Sources:
             return split(self._encoded(self.text), self.context, self.text, held_out)
         assert teacher is not None
         n_held = 0 if held_out is not None else MOST_HELD_OUT
-        n = settings.steps * settings.batch + n_held
+        n = min(MOST_SAMPLES, settings.steps * settings.batch) + n_held
         sampled = self._sampled(teacher, n, settings.seed, staging, progress)
         held_out = sampled[:n_held] if held_out is None else held_out
         return HealingText(sampled[n_held:], held_out)

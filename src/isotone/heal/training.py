@@ -158,6 +158,7 @@ class Training:
             state.step += 1
             state.seconds += time.monotonic() - started
             progress.advance(tokens)
+            progress.note(f"step {state.step}, loss {state.losses[-1]:.4f}")
             if state.step % settings.evaluate_every == 0 or state.step == settings.steps:
                 self._take_look(listener)
                 save(self.dump())
