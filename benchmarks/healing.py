@@ -48,15 +48,16 @@ def judged(model: Path, given: argparse.Namespace, questions: Path | None) -> di
     return found
 
 
-def measure(label: str, given: argparse.Namespace) -> dict:
-    """Compress, judge, heal, judge."""
+def measure(label: str, given: argparse.Namespace, found: dict) -> dict:
+    """Compress, judge (where the same clustering has not been), heal, judge."""
     compressing, healing = VARIANTS[label]
     name = label.replace(" ", "").replace("=", "").replace(",", "-")
     base, out = WORK / f"{name}.base", WORK / name
     shutil.rmtree(base, ignore_errors=True)
     size = isotone("compress", smollm2_dense(), base, "--exclude", "*embed*", *compressing).output
     questions = _questions(given) if label in WITH_QUESTIONS else None
-    before = judged(base, given, questions)
+    same = [run for other, run in found.items() if VARIANTS.get(other, ((), ()))[0] == compressing]
+    before = same[0]["before"] if same else judged(base, given, questions)
     run = isotone(
         *("heal", base, out, "--text", given.train, "--teacher", smollm2_dense()),
         *("--steps", given.steps, "--dtype", given.dtype, "--overwrite", *healing),
@@ -86,13 +87,17 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     """Seconds of a step of healing and of full fine-tuning, in turn, 512 tokens each."""
     # Here, for what this process holds counts towards the peaks of the commands that it runs.
     import torch
+    from accelerate import Accelerator
 
     import isotone as package
     from isotone.checkpoint.compressed_directory import CompressedDirectory
     from isotone.evaluate.loading import load_model, open_files
     from isotone.evaluate.windows import encode, read_text
-    from isotone.heal.loss import cross_entropy, divergence
+    from isotone.heal.loss import cross_entropy
+    from isotone.heal.settings import Settings
+    from isotone.heal.text import split
     from isotone.heal.trainable import open_for_training
+    from isotone.heal.training import Training
 
     base = WORK / "step"
     package.compress(smollm2_dense(), base, k=16, exclude=["*embed*"], overwrite=True)
@@ -101,27 +106,21 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     student = load_model(open_files(base), residency="packed")
     manifest = CompressedDirectory.open(base).manifest
     trainable = open_for_training(student, manifest, ["codebook"], "keep")
-    tokens = torch.from_numpy(encode(files.tokenizer, read_text(train))[: n_steps * 512 + 512])
+    text = split(encode(files.tokenizer, read_text(train)), 512, train)
+    healing = Training(Accelerator(cpu=True), student, teacher, trainable, text, Settings())
     tuner = torch.optim.AdamW(dense.parameters(), lr=1e-6)
-    healer = torch.optim.Adam(trainable.parameters, lr=1e-6)
 
-    def tune(batch: torch.Tensor) -> None:
+    def tune() -> None:
+        batch = torch.from_numpy(text.batch(0, 1, 0))
         cross_entropy(dense(input_ids=batch, use_cache=False).logits, batch).backward()
         tuner.step()
         tuner.zero_grad()
 
-    def heal(batch: torch.Tensor) -> None:
-        with torch.no_grad():
-            expected = teacher(input_ids=batch, use_cache=False).logits
-        divergence(student(input_ids=batch, use_cache=False).logits, expected).backward()
-        healer.step()
-        healer.zero_grad()
-
     seconds = {"healing": 0.0, "fine-tuning": 0.0}
-    for number, batch in enumerate(tokens.view(-1, 1, 512)):
-        for name, step in (("healing", heal), ("fine-tuning", tune)):
+    for number in range(n_steps + 1):
+        for name, step in (("healing", healing.step), ("fine-tuning", tune)):
             started = time.monotonic()
-            step(batch)
+            step()
             seconds[name] += (time.monotonic() - started) if number else 0.0  # the first warms up
     each = {name: total / n_steps for name, total in seconds.items()}
     return {"seconds": each, "ratio": each["healing"] / each["fine-tuning"]}
@@ -147,7 +146,7 @@ def main() -> None:
         print(found["step"])
     for label in [] if given.step else given.only:
         if label not in found:
-            found[label] = measure(label, given)
+            found[label] = measure(label, given, found)
             kept.write_text(json.dumps(found, indent=1), "utf-8")
     kept.write_text(json.dumps(found, indent=1), "utf-8")
     _report(found, given)

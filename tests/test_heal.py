@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,11 +26,11 @@ import isotone as package  # noqa: E402
 import language_model  # noqa: E402
 from checkpoints import tree  # noqa: E402
 from isotone.checkpoint.compressed_directory import CompressedDirectory  # noqa: E402
-from isotone.errors import InputError  # noqa: E402
+from isotone.errors import FormatError, InputError  # noqa: E402
 from isotone.heal import training  # noqa: E402
 from isotone.heal.order import n_crossed  # noqa: E402
 from isotone.heal.run import heal  # noqa: E402
-from isotone.heal.training import Settings  # noqa: E402
+from isotone.heal.settings import Settings  # noqa: E402
 from isotone.models.plugin import IsotoneConfig  # noqa: E402
 
 CONTEXT = 32
@@ -167,8 +169,8 @@ def test_killed_it_goes_on_as_if_nothing_had_happened(models, done, tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if out.exists():
-        pytest.skip("it was done before it could be killed")
+    assert state.exists()
+    assert not out.exists()
     run = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     looks = [look["step"] for look in json.loads(run.stdout)["looks"]]
     assert looks == [0, 8, 16, 24]
@@ -176,27 +178,23 @@ def test_killed_it_goes_on_as_if_nothing_had_happened(models, done, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (done.out / "model.safetensors").read_bytes()
 
 
-def test_interrupted_at_each_look_the_result_is_the_same(models, done, tmp_path, monkeypatch):
-    out, save = tmp_path / "out", training.Training.dump
-    for n_saved in (1, 2):
-        saved = []
+@pytest.mark.parametrize("n_saved", [1, 2])
+def test_interrupted_after_a_look_the_result_is_the_same(models, done, monkeypatch, n_saved):
+    out, dump, saved = done.out.with_name(f"interrupted{n_saved}"), training.Training.dump, []
 
-        def dump(self, saved=saved, n_saved=n_saved):
-            if len(saved) == n_saved:
-                raise KeyboardInterrupt
-            saved.append(1)
-            return save(self)
+    def interrupted(self):
+        if len(saved) == n_saved:
+            raise KeyboardInterrupt
+        saved.append(1)
+        return dump(self)
 
-        monkeypatch.setattr(training.Training, "dump", dump)
-        with pytest.raises(KeyboardInterrupt):
-            healed(models, out)
-        shutil.rmtree(tmp_path / "out.partial") if n_saved == 1 else None
-    monkeypatch.setattr(training.Training, "dump", save)
+    monkeypatch.setattr(training.Training, "dump", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        healed(models, out)
+    monkeypatch.setattr(training.Training, "dump", dump)
     result = healed(models, out)
     assert result.crossings == done.result.crossings
-    assert [look.loss for look in result.looks] == [look.loss for look in done.result.looks]
-    file = "model.safetensors"
-    assert (out / file).read_bytes() == (done.out / file).read_bytes()
+    assert tree(out) == tree(done.out)
 
 
 def test_healing_that_does_harm_writes_nothing_and_says_so(models, tmp_path, isotone):
@@ -205,7 +203,7 @@ def test_healing_that_does_harm_writes_nothing_and_says_so(models, tmp_path, iso
     assert run.code == 1
     assert not run.json["improved"]
     assert run.json["output_bytes"] == 0
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
     assert "no lower, so nothing was written" in run.err.splitlines()[-1]
 
 
@@ -284,23 +282,40 @@ def test_gradient_checkpointing_changes_nothing(models, done, tmp_path):
     assert found == pytest.approx([look.loss for look in done.result.looks], rel=1e-4)
 
 
-def test_two_processes_do_what_one_does(models, tmp_path):
-    """By accelerate's launcher and gloo: each takes one of the two windows of a batch."""
-    settings = replace(SETTINGS, steps=8, batch=2)
+def by_processes(n, models, out, *options):
+    """`isotone heal` in n processes over gloo, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(n)]
+    command += ["--master_port", str(port), "-m", "isotone.cli.main"]
+    command += [*map(str, arguments(models, out)), "--steps", "8", *options, "--json"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_two_processes_do_what_one_does(models, tmp_path, batch):
+    """Each takes its windows of a batch, which for one of them may be none."""
+    settings = replace(SETTINGS, steps=8, batch=batch)
     alone = healed(models, tmp_path / "alone", settings=settings)
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu"]
-    command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--num_cpu_threads_per_process", "1", "--dynamo_backend", "no"]
-    command += ["--main_process_port", "0", "-m", "isotone.cli.main"]
-    command += map(str, arguments(models, tmp_path / "both"))
-    command += ["--steps", "8", "--batch", "2", "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = by_processes(2, models, tmp_path / "both", "--batch", str(batch))
     assert run.returncode == 0, run.stderr[-3000:]
     (line,) = run.stdout.splitlines()
     result = json.loads(line)
     assert result["loss_before"] == pytest.approx(alone.loss_before, rel=1e-5)
     assert result["loss_after"] == pytest.approx(alone.loss_after, rel=1e-3)
-    assert (tmp_path / "both" / "isotone.json").is_file()
+    assert result["output_bytes"] > 0
+    assert sum(line.startswith("step ") for line in run.stderr.splitlines()) == 2
+
+
+def test_an_error_of_one_process_is_that_of_all(models, done):
+    run = by_processes(2, models, done.out)
+    assert run.returncode != 0
+    assert run.stdout == ""
+    lines = [line for line in run.stderr.splitlines() if line.startswith("isotone: ")]
+    assert lines
+    assert all("exists; choose another OUT" in line for line in lines)
 
 
 REFUSED = {
@@ -311,10 +326,14 @@ REFUSED = {
     "short": (lambda _: {"context": 1}, "expected 2 tokens or more"),
     "part": (lambda _: {"train": ("codebook", "bias")}, "expected some of codebook,scale,norm"),
     "nothing": (lambda _: {"train": ()}, "expected some of"),
-    "no scale": (lambda _: {"train": ("scale",)}, "names 'scale', and this model has none"),
+    "no scale": (lambda _: {"train": ("scale",)}, "names 'scale', and this model has no factors"),
     "order": (lambda _: {"order": "loose"}, "expected keep or free"),
     "steps": (lambda _: {"settings": Settings(steps=0)}, "steps is 0; expected 1 or more"),
     "rate": (lambda _: {"settings": Settings(learning_rate=1.5)}, "learning_rate is 1.5"),
+    "seed": (lambda _: {"settings": Settings(seed=-1)}, "seed is -1"),
+    "dtype": (lambda _: {"dtype": "float16"}, "too small for float16"),
+    "device": (lambda _: {"device": "mps"}, "has no float64"),
+    "held out": (lambda _: {"held_out": "self"}, "the teacher writes for training"),
     "patience": (lambda _: {"settings": Settings(patience=-1)}, "patience is -1"),
 }
 
@@ -324,7 +343,7 @@ def test_refusals(models, tmp_path, case):
     changes, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
         healed(models, tmp_path / "out", **changes(models))
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir()), "the corrected command would be refused"
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(models, tmp_path):
@@ -338,6 +357,68 @@ def test_a_teacher_with_another_vocabulary_is_refused(models, tmp_path):
 def test_bad_input_is_one_line_and_exit_code_two(models, tmp_path, isotone):
     run = isotone("heal", models.dense, tmp_path / "out", "--text", "builtin")
     assert (run.code, run.out, len(run.err.splitlines())) == (2, "", 1)
+
+
+def test_the_teacher_is_not_written_over(models, tmp_path):
+    copy = shutil.copytree(models.dense, tmp_path / "dense")
+    with pytest.raises(InputError, match="is the model itself or lies in it"):
+        healed(models, copy / "out", teacher=copy)
+
+
+@pytest.mark.parametrize("name", [".training.pt", ".self-text.npy"])
+def test_what_is_damaged_of_an_interrupted_run_is_named(models, tmp_path, monkeypatch, name):
+    def interrupted(self, save, *_):
+        save(self.dump())
+        raise KeyboardInterrupt
+
+    run = training.Training.run
+    monkeypatch.setattr(training.Training, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        healed(models, tmp_path / "out", text="self")
+    monkeypatch.setattr(training.Training, "run", run)
+    path = tmp_path / "out.partial" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FormatError, match=name + r".*damaged.*remove .*and run again"):
+        healed(models, tmp_path / "out", text="self")
+
+
+def test_a_model_of_odd_width_is_healed_in_half_precision(tmp_path):
+    """Rows whose ranks do not fill bytes, norms and factors in another dtype than they train in."""
+    shape = {"hidden_size": 36, "intermediate_size": 60}
+    dense = language_model.write_language_model(tmp_path / "dense", **shape)
+    package.compress(dense, tmp_path / "clustered", k=4, scale="both")
+    (tmp_path / "text.txt").write_text(language_model.text(600), "utf-8")
+    result = heal(
+        tmp_path / "clustered",
+        tmp_path / "out",
+        text=tmp_path / "text.txt",
+        teacher=dense,
+        train=("codebook", "scale", "norm"),
+        context=CONTEXT,
+        settings=SETTINGS,
+        dtype="bfloat16",
+    )
+    assert result.loss_after < result.loss_before
+
+
+def test_a_matrix_of_zeros_is_left_alone(tmp_path):
+    model = language_model.model()
+    with torch.no_grad():
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+    model.save_pretrained(tmp_path / "dense")
+    language_model.tokenizer().save_pretrained(tmp_path / "dense")
+    package.compress(tmp_path / "dense", tmp_path / "clustered", k=4)
+    result = heal(
+        tmp_path / "clustered",
+        tmp_path / "out",
+        teacher=tmp_path / "dense",
+        context=CONTEXT,
+        settings=SETTINGS,
+    )
+    assert result.improved
+    changed = CompressedDirectory.open(tmp_path / "out").changed
+    assert changed
+    assert not [name for name in changed if "layers.0.self_attn.o_proj" in name]
 
 
 def test_a_loss_that_is_not_finite_stops_it(models, tmp_path, monkeypatch):

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 import isotone  # noqa: E402
 from isotone.checkpoint.compressed_directory import CompressedDirectory  # noqa: E402
 from isotone.engine.local import Silent  # noqa: E402
+from isotone.heal.settings import Settings  # noqa: E402
 from isotone.heal.text import HealingText  # noqa: E402
 from isotone.heal.trainable import open_for_training  # noqa: E402
-from isotone.heal.training import Settings, Training  # noqa: E402
+from isotone.heal.training import Training  # noqa: E402
 from isotone.models.plugin import IsotoneConfig  # noqa: E402
 from isotone.pipeline.change import fitted  # noqa: E402
 from tiny_models import CONFIGS, write_tiny  # noqa: E402

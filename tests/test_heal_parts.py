@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402
+from transformers import OPTConfig, OPTForCausalLM  # noqa: E402
 
 import language_model  # noqa: E402
 from isotone.errors import InputError  # noqa: E402
@@ -20,8 +21,8 @@ from isotone.heal.checkpointing import checkpoint_layers  # noqa: E402
 from isotone.heal.coordinates import Ascending, Factor, Free, Gain  # noqa: E402
 from isotone.heal.loss import cross_entropy, divergence  # noqa: E402
 from isotone.heal.order import n_crossed, strictly_ascending  # noqa: E402
+from isotone.heal.settings import Settings  # noqa: E402
 from isotone.heal.text import MOST_HELD_OUT, split  # noqa: E402
-from isotone.heal.training import Settings  # noqa: E402
 from isotone.models.sampling import sample_text  # noqa: E402
 
 CODEBOOK = torch.tensor([[-0.5, -0.02, 0.0, 0.01, 2.0], [1e-6, 2e-6, 4e-6, 5e-6, 1e-5]])
@@ -102,7 +103,7 @@ def test_factors_and_norms_are_what_their_files_can_hold():
     factors = Factor(torch.tensor([1e-9, 0.3, 70000.0]))(torch.tensor([0.0, 0.1, 9.0]))
     assert torch.equal(factors, factors.half().float())
     assert bool((factors > 0).all() & torch.isfinite(factors).all())
-    gain = Gain(torch.tensor([1.0, 0.5]), torch.bfloat16)
+    gain = Gain(torch.tensor([1.0, 0.5]), torch.bfloat16, torch.float32)
     value = gain(torch.tensor([0.01234, -0.2]))
     assert torch.equal(value, value.bfloat16().float())
     at = torch.zeros(2, requires_grad=True)
@@ -204,6 +205,17 @@ def test_a_model_writes_the_same_text_for_the_same_seed():
     assert len(np.unique(first[:, 0])) > 40
 
 
+def test_a_narrow_model_writes_as_a_wide_one_of_its_values_and_stays_what_it_is():
+    narrow, tokenizer = language_model.model().bfloat16(), language_model.tokenizer()
+    before = [tensor.clone() for tensor in narrow.state_dict().values()]
+    wide = language_model.model().bfloat16().float()
+    written, expected = (sample_text(model, tokenizer, 4, 12, seed=3) for model in (narrow, wide))
+    assert np.array_equal(written, expected)
+    for one, other in zip(before, narrow.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
+
+
 def test_what_a_model_writes_is_likelier_than_chance():
     model, tokenizer = language_model.model(), language_model.tokenizer()
     written = torch.from_numpy(sample_text(model, tokenizer, 16, 32, seed=1))
@@ -213,17 +225,34 @@ def test_what_a_model_writes_is_likelier_than_chance():
     assert loss[0] < loss[1] - 1
 
 
-def test_checkpointed_layers_give_the_same_gradient_without_dropout():
+def opt():
+    """Its layers themselves drop out in training."""
+    shape = {"hidden_size": 32, "ffn_dim": 64, "num_attention_heads": 2, "word_embed_proj_dim": 32}
+    torch.manual_seed(0)
+    return OPTForCausalLM(OPTConfig(vocab_size=320, num_hidden_layers=2, dropout=0.5, **shape))
+
+
+@pytest.mark.parametrize("make", [lambda: language_model.model(attention_dropout=0.5), opt])
+def test_checkpointed_layers_give_the_same_gradient_without_dropout(make):
     tokens = torch.arange(12).view(1, 12)
     gradients = []
     for checkpointed in (False, True):
-        model = language_model.model(attention_dropout=0.5).eval()
+        model, calls = make().eval(), []
         if checkpointed:
             checkpoint_layers(model)
-        calls = []
-        model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        attention = next(m for n, m in model.named_modules() if n.endswith("self_attn"))
+        attention.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         cross_entropy(model(tokens).logits, tokens).backward()
         assert len(calls) == 1 + checkpointed
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_models_own_settings_do_not_bend_what_it_writes():
+    model, tokenizer = language_model.model(), language_model.tokenizer()
+    expected = sample_text(model, tokenizer, 4, 12, seed=3)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.eos_token_id = list(range(300))
+    assert np.array_equal(sample_text(model, tokenizer, 4, 12, seed=3), expected)
+    assert model.generation_config.repetition_penalty == 5.0

@@ -81,6 +81,11 @@ class Staging:
         """Write a small file, whole or not at all."""
         _write(self.directory / name, content)
 
+    def discard(self) -> None:
+        """Drop the job and all that it came to: nothing is worth going on with."""
+        with writing(self.out):
+            _remove_own(self.directory)
+
     def publish(self) -> None:
         """Turn OUT.partial into OUT, in place of an older OUT where overwriting.
 

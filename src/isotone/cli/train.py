@@ -15,7 +15,7 @@ from isotone.cli.judge import Device, Dtype, Json
 
 if TYPE_CHECKING:
     from isotone.heal.run import Healing
-    from isotone.heal.training import Look
+    from isotone.heal.state import Look
 
 # isotone.heal brings torch, which takes seconds: it is imported where the command runs.
 
@@ -72,7 +72,7 @@ def heal(
     """Train the codebooks of DIR into OUT, assignments unchanged; exit 1 where that is no gain."""
     hide_foreign_bars()
     from isotone.heal.run import heal as run_heal
-    from isotone.heal.training import Settings
+    from isotone.heal.settings import Settings
 
     settings = Settings(steps, batch, learning_rate, evaluate_every, patience, seed)
     with progress_bar() as progress:
@@ -94,6 +94,8 @@ def heal(
             listener=lambda look: _show(look, steps),
             progress=progress,
         )
+    if result is None:
+        return  # another process of this training prints
     if json:
         print_json(result)
     else:

@@ -21,6 +21,8 @@ _RANKS = 12.0
 _AFFINE = 0.2
 """How fast a codebook's shift and growth move, beside its gaps."""
 
+_SMALLEST_HALF = 2.0**-24
+
 _FREE = 0.4
 """How fast centroids move that no order holds, in standard deviations, beside those gaps."""
 
@@ -29,7 +31,8 @@ class Ascending(nn.Module):  # type: ignore[misc]
     """A codebook as an affine map, and the logarithm of each gap's growth.
 
     Coordinates [..., k + 1]: a shift of the whole and the logarithm of its growth, then one for
-    each gap. Any coordinates give an ascending codebook; all 0 give the one that was. Gaps change
+    each gap. Any coordinates give an ascending codebook (to the precision of float32, in which two
+    may meet; order.py parts them); all 0 give the one that was. Gaps change
     neither mean nor standard deviation of the weights, which are for the first two alone: it is
     drift of scale that ruins a model when all of its matrices move at once (arXiv 2603.17917), so
     these two move at a fraction of the rate.
@@ -57,7 +60,7 @@ class Ascending(nn.Module):  # type: ignore[misc]
         self.register_buffer("share", share)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
-        fineness = _RANKS / _ranks_in_use(share)
+        fineness = (_RANKS / _ranks_in_use(share)).clamp(max=1.0)
         self.register_buffer("affine", _AFFINE * fineness)
         self.register_buffer("pace", fineness.sqrt())
         # Rounding would make 3e-17 of a centroid that is 0: whatever it does is taken off again.
@@ -129,9 +132,9 @@ class Factor(nn.Module):  # type: ignore[misc]
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Coordinates to factors of the same shape, as half precision has them."""
-        limits = torch.finfo(torch.float16)
         factors = self.origin * coordinates.exp()
-        return _rounded(factors.clamp(limits.smallest_normal, limits.max), torch.float16)
+        largest = torch.finfo(torch.float16).max
+        return _rounded(factors.clamp(_SMALLEST_HALF, largest), torch.float16)
 
     def right_inverse(self, factors: torch.Tensor) -> torch.Tensor:
         """The coordinates of the factors that this was made for."""
@@ -143,22 +146,22 @@ class Gain(nn.Module):  # type: ignore[misc]
 
     origin: torch.Tensor
 
-    def __init__(self, weight: torch.Tensor, stored: torch.dtype) -> None:
-        """weight: any shape, any floating dtype, which it stays. stored: that of its file."""
+    def __init__(self, weight: torch.Tensor, stored: torch.dtype, dtype: torch.dtype) -> None:
+        """weight: any shape, float32. stored: the dtype of its file. dtype: of what it gives."""
         super().__init__()
-        self.stored = stored
-        size = weight.detach().float().square().mean().sqrt()
+        self.stored, self.dtype = stored, dtype
+        size = weight.detach().square().mean().sqrt()
         self.register_buffer("origin", weight.detach().clone())
         self.register_buffer("size", torch.where(size > 0, size, torch.ones_like(size)))
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Coordinates (float32) to the weight, in its dtype, with the values its file can hold."""
-        weight = self.origin.float() + coordinates * self.size
-        return _rounded(weight, self.stored).to(self.origin.dtype)
+        """Coordinates (float32) to the weight, with values that its file can hold."""
+        weight = self.origin + coordinates * self.size
+        return _rounded(weight, self.stored).to(self.dtype)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """The coordinates of the weight that this was made for."""
-        return torch.zeros_like(weight, dtype=torch.float32)
+        return torch.zeros_like(weight)
 
 
 def _rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

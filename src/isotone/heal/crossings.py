@@ -55,7 +55,7 @@ class Crossings:
         return [coordinates.gradient for coordinates in self._kept]
 
     def step(self, rate: float) -> None:
-        """The training makes a step, at a learning rate relative to the highest: go along."""
+        """The training has made a step, at a rate relative to the highest: go along."""
         if self._optimizer is not None:
             for group in self._optimizer.param_groups:
                 group["lr"] = group.setdefault("highest", group["lr"]) * rate
@@ -64,11 +64,12 @@ class Crossings:
                 place.grad = kept.gradient * shadow.unit
                 kept.gradient.zero_()
             self._optimizer.step()
+        for ever, out in zip(self._ever, self._out_of_order(), strict=True):
+            ever |= out
 
     def count(self) -> CrossingCount:
-        """After a step has been made everywhere."""
+        """As of the last step."""
         now = self._out_of_order()
-        self._ever = [ever | out for ever, out in zip(self._ever, now, strict=True)]
         return CrossingCount(
             pairs=sum(out.numel() for out in now),
             crossed=sum(int(out.sum()) for out in now),

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
-from isotone.checkpoint.staging import Staging, refuse_inside, writing
+from isotone.checkpoint.staging import Staging, writing
 from isotone.engine.local import Progress, Silent
-from isotone.evaluate.loading import load_model
+from isotone.errors import InputError
+from isotone.evaluate.loading import DTYPES, load_model
 from isotone.heal.checkpointing import checkpoint_layers
 from isotone.heal.crossings import CrossingCount
+from isotone.heal.processes import agreed
+from isotone.heal.settings import Settings
 from isotone.heal.sources import SELF, Sources
-from isotone.heal.trainable import open_for_training
-from isotone.heal.training import Listener, Look, Settings, Training
+from isotone.heal.state import Look
+from isotone.heal.text import HealingText
+from isotone.heal.trainable import Trainable, check_parts, open_for_training
+from isotone.heal.training import DivergedError, Listener, Training
 from isotone.pipeline.recode import write_codebooks, write_complete
 
 _STATE = ".training.pt"
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Healing:
     figures are of the model as it was, the `after` ones of the best values, which were written.
     loss: the divergence from the teacher, or the cross-entropy without one, in nats a token.
     teacher_perplexity, gap_closed: of the teacher, and the share of what clustering had cost that
-    came back; None without a teacher. n_trained: numbers. steps: made; best_step: the best of them.
+    came back; None without a teacher, the share also where it is no better than the model was.
+    n_trained: numbers. steps: made; best_step: the best of them.
     crossings: see crossings.CrossingCount. seconds: everything; training_seconds: the steps.
     """
 
@@ -57,6 +60,17 @@ class Healing:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Options:
+    """How to go about it, beside settings.Settings; see `heal`."""
+
+    train: tuple[str, ...]
+    order: str
+    dtype: str
+    gradient_checkpointing: bool
+    full: bool
+
+
 def heal(
     directory: str | Path,
     out: str | Path,
@@ -75,19 +89,20 @@ def heal(
     overwrite: bool = False,
     listener: Listener | None = None,
     progress: Progress | None = None,
-) -> Healing:
+) -> Healing | None:
     """Train what each rank of a clustered model stands for, and write the best of it to `out`.
 
     directory: clustered, complete or codebook-only. text: a UTF-8 file, `builtin`, or `self` for
     what the teacher writes, at most MOST_SAMPLES windows of it. teacher: the dense model, whose
     predictions are then matched; without one the text itself is learnt. held_out: a text to judge
-    by, else the end of `text`. train: some of codebook, scale, norm. order: `keep`, or `free` to
-    let centroids cross (in what is written they meet). dtype: of everything but what is trained,
-    which is float32. full: write a directory that needs no base. listener: called with each look at
-    the held-out text.
+    by (its first windows), else the end of `text`. train: some of codebook, scale, norm. order:
+    `keep`, or `free` to let centroids cross (in what is written they meet). dtype: of everything
+    but what is trained, which is float32. full: write a directory that needs no base. listener:
+    called with each look at the held-out text.
 
-    Killed and called again, it goes on after its last look. Within `accelerate launch` each
-    process takes a part of every batch, and the first of them writes.
+    Killed and called again, it goes on after its last look. Within `torchrun` or `accelerate
+    launch` each process takes a part of every batch; the first of them writes, and the others
+    return None.
     Raises InputError, FormatError and MissingExtraError, all that can be known without the weights
     before they are read. Cost: a step is about one of fine-tuning, and a forward pass of the
     teacher; memory is the teacher, the packed model, one dense layer, and a window's activations.
@@ -95,94 +110,125 @@ def heal(
     started = time.monotonic()
     settings, progress = settings or Settings(), progress or Silent()
     settings.check()
+    options = _Options(tuple(train), order, dtype, gradient_checkpointing, full)
+    _check_dtype(dtype, device)
     sources = Sources.open(directory, teacher, text, held_out, context)
-    for layer in sources.clustered.layers:
-        refuse_inside(Path(out), layer.path)
-    arguments = {
-        "train": list(train),
-        "order": order,
-        **asdict(settings),
-        "dtype": dtype,
-        "gradient_checkpointing": gradient_checkpointing,
-    }
-    job = {"isotone": version("isotone"), "heal": arguments, "full": full} | sources.identity()
+    check_parts(sources.clustered.manifest, train, order)
+    sources.refuse_inside(Path(out))
+    accelerator = _accelerator(device)
+    arguments = asdict(options) | asdict(settings) | {"precision": accelerator.mixed_precision}
+    job = {"isotone": version("isotone"), **sources.identity(), **arguments}
+    found: list[Staging] = []
+    with ExitStack() as stack:
+        staging_of_out = Staging.open(Path(out), job, overwrite=overwrite)
+        agreed(accelerator, lambda: found.append(stack.enter_context(staging_of_out)))
+        staging = found[0] if found else None
+        training, trainable = _prepared(
+            sources, options, settings, accelerator, staging, device, progress
+        )
+        result = _trained(training, trainable, order, staging, listener, progress)
+        if staging is None:
+            return None
+        if not result.improved:
+            staging.discard()
+            return replace(result, seconds=time.monotonic() - started)
+        record = arguments | sources.record() | {"looks": _recorded(result.looks)}
+        write = write_complete if full else write_codebooks
+        write(sources.clustered, trainable.changes(), staging, {"heal": record}, progress=progress)
+        with writing(staging.out):
+            staging.publish()
+    seconds = time.monotonic() - started
+    return replace(result, output_bytes=_size(Path(out)), seconds=seconds)
+
+
+def _check_dtype(dtype: str, device: str) -> None:
+    if dtype not in DTYPES or dtype == "float16":
+        known = ", ".join(name for name in DTYPES if name != "float16")
+        raise InputError(
+            f"dtype {dtype!r}: expected one of {known} (gradients are too small for float16)"
+        )
+    if device.startswith("mps"):
+        raise InputError(f"device {device!r}: has no float64, which codebooks need; give cpu")
+
+
+def _accelerator(device: str) -> Accelerator:
     accelerator = Accelerator(cpu=device == "cpu")
+    if accelerator.mixed_precision == "fp16":
+        raise InputError(
+            "accelerate's mixed precision is fp16: gradients are too small for it; give bf16"
+        )
+    return accelerator
+
+
+def _prepared(
+    sources: Sources,
+    options: _Options,
+    settings: Settings,
+    accelerator: Accelerator,
+    staging: Staging | None,
+    device: str,
+    progress: Progress,
+) -> tuple[Training, Trainable]:
+    """The models loaded, and the training as an interrupted run left it."""
     if accelerator.num_processes > 1:
         device = str(accelerator.device)  # each its own
-    with _staging(accelerator, Path(out), job, overwrite=overwrite) as staging:
-        progress.begin("loading", 0)
-        dense = None
-        if sources.teacher is not None:
-            dense = load_model(sources.teacher, dtype=dtype, device=device)
-        student = load_model(sources.files, dtype=dtype, device=device, residency="packed")
-        windows = _agreed(
-            accelerator, staging, lambda kept: sources.windows(dense, settings, kept, progress)
-        )
-        if gradient_checkpointing:
-            checkpoint_layers(student)
-        trainable = open_for_training(student, sources.clustered.manifest, train, order)
-        training = Training(accelerator, student, dense, trainable, windows, settings)
-        state = _agreed(accelerator, staging, _read_state)
-        if state is not None:
-            training.load(state)
-        hear = listener if listener is not None and staging is not None else _nothing
-        training.run(_saving(staging), hear, progress)
-        if order == "free":
-            trainable.restore_order()
-        result = _result(training, training.look() if order == "free" else None)
-        if result.improved and staging is not None:
-            record = arguments | {"text": sources.text, "looks": _recorded(result.looks)}
-            write = write_complete if full else write_codebooks
-            changes = trainable.changes()
-            write(sources.clustered, changes, staging, {"heal": record}, progress=progress)
-            with writing(staging.out):
-                staging.publish()
-    return replace(
-        result,
-        output_bytes=_size(Path(out)) if result.improved else 0,
-        seconds=time.monotonic() - started,
-    )
+    progress.begin("loading", 0)
+    dense = None
+    if sources.teacher is not None:
+        dense = load_model(sources.teacher, dtype=options.dtype, device=device)
+    student = load_model(sources.files, dtype=options.dtype, device=device, residency="packed")
+    if options.gradient_checkpointing:
+        checkpoint_layers(student)
+
+    def windows() -> HealingText:
+        assert staging is not None
+        return sources.all_windows(dense, settings, staging, progress)
+
+    def state() -> tuple[str, bytes] | None:
+        assert staging is not None
+        path = staging.directory / _STATE
+        return (str(path), path.read_bytes()) if path.exists() else None
+
+    text = agreed(accelerator, windows)
+    manifest = sources.clustered.manifest
+    trainable = open_for_training(student, manifest, options.train, options.order)
+    training = Training(accelerator, student, dense, trainable, text, settings)
+    left = agreed(accelerator, state)
+    if left is not None:
+        training.load(left[1], left[0])
+    return training, trainable
 
 
-@contextmanager
-def _staging(
-    accelerator: Accelerator, out: Path, job: dict[str, Any], *, overwrite: bool
-) -> Iterator[Staging | None]:
-    """The staging directory in the process that writes, None in the others."""
-    if not accelerator.is_main_process:
-        yield None
-        return
-    with Staging.open(out, job, overwrite=overwrite) as staging:
-        yield staging
+def _trained(
+    training: Training,
+    trainable: Trainable,
+    order: str,
+    staging: Staging | None,
+    listener: Listener | None,
+    progress: Progress,
+) -> Healing:
+    """What training came to; drops what there is to go on with where it came to nothing."""
 
-
-def _agreed(
-    accelerator: Accelerator, staging: Staging | None, find: Callable[[Staging], Result]
-) -> Result:
-    """What the process that writes has found, in all processes."""
-    found: list[Any] = [None if staging is None else find(staging)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    result: Result = found[0]
-    return result
-
-
-def _read_state(staging: Staging) -> bytes | None:
-    path = staging.directory / _STATE
-    return path.read_bytes() if path.exists() else None
-
-
-def _nothing(_: Look) -> None:
-    pass
-
-
-def _saving(staging: Staging | None) -> Callable[[bytes], None]:
     def save(state: bytes) -> None:
         if staging is not None:
             with writing(staging.out):
                 staging.write(_STATE, state)
 
-    return save
+    def hear(look: Look) -> None:
+        if staging is not None and listener is not None:
+            listener(look)
+
+    try:
+        training.run(save, hear, progress)
+        final = None
+        if order == "free":
+            trainable.restore_order()
+            final = training.look()
+    except DivergedError:
+        if staging is not None:
+            staging.discard()
+        raise
+    return _result(training, final)
 
 
 def _result(training: Training, final: Look | None) -> Healing:
@@ -192,22 +238,19 @@ def _result(training: Training, final: Look | None) -> Healing:
     """
     looks, best = training.state.looks, training.state.best_look
     before, after = looks[0], final or best
-    gap_closed = None
-    if before.teacher_perplexity is not None:
-        gap = before.perplexity - before.teacher_perplexity
-        gap_closed = (before.perplexity - after.perplexity) / gap if gap else None
+    gap = before.perplexity - (before.teacher_perplexity or before.perplexity)
     return Healing(
         improved=after.loss < before.loss,
         perplexity_before=before.perplexity,
         perplexity_after=after.perplexity,
         teacher_perplexity=before.teacher_perplexity,
-        gap_closed=gap_closed,
+        gap_closed=(before.perplexity - after.perplexity) / gap if gap > 0 else None,
         loss_before=before.loss,
         loss_after=after.loss,
         n_trained=training.n_trained,
         steps=training.state.step,
         best_step=best.step,
-        crossings=training.crossed,
+        crossings=training.crossings,
         looks=tuple(looks),
         output_bytes=0,
         training_seconds=training.state.seconds,

@@ -29,10 +29,14 @@ _RATES = {"codebook": 1.0, "scale": 0.25, "norm": 0.25}
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm's weight or bias: a parameter of a module, and the dtype in which it is stored."""
+    """A norm's weight or bias: a parameter of a module.
+
+    dtype: in which the model has it; stored: in which its file does.
+    """
 
     module: nn.Module
     parameter: str
+    dtype: torch.dtype
     stored: torch.dtype
 
     @property
@@ -65,7 +69,8 @@ class Trainable:
         """Bring free codebooks to the nearest ascending ones, as they are going to be written."""
         for weight in self.weights:
             if parametrize.is_parametrized(weight, "codebook"):
-                weight.codebook = torch.from_numpy(strictly_ascending(_numpy(weight.codebook)))
+                ascending = torch.from_numpy(strictly_ascending(_numpy(weight.codebook)))
+                weight.codebook = ascending.to(weight.device)
 
     def changes(self) -> list[Change]:
         """What was opened, as it is now."""
@@ -76,33 +81,40 @@ class Trainable:
         ]
 
 
+def check_parts(manifest: Manifest, parts: Collection[str], order: str) -> None:
+    """Raise InputError for an unknown part or order, and for parts that a directory has none of."""
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown or not parts:
+        raise InputError(f"train is {','.join(parts)!r}; expected some of {','.join(PARTS)}")
+    if order not in ORDERS:
+        raise InputError(f"order is {order!r}; expected {' or '.join(ORDERS)}")
+    if "scale" in parts and all(record.scale == "none" for record in manifest.clustered):
+        raise InputError("train names 'scale', and this model has no factors; leave it out")
+
+
 def open_for_training(
     model: nn.Module, manifest: Manifest, parts: Collection[str], order: str
 ) -> Trainable:
     """Freeze a packed model but for some parts of it.
 
     manifest: of the directory that it was loaded from. parts: of PARTS. order: `keep` or `free`.
-    Raises InputError for an unknown part or order, where the model lacks what is asked for, and
-    where a norm is none of the checkpoint's tensors.
+    A codebook whose weights all have one rank is left alone: it has no order.
+    Raises InputError as check_parts does, where nothing is left to train, and where a norm is none
+    of the checkpoint's tensors.
     """
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown or not parts:
-        raise InputError(f"train is {','.join(parts)!r}; expected some of {','.join(PARTS)}")
-    if order not in ORDERS:
-        raise InputError(f"order is {order!r}; expected {' or '.join(ORDERS)}")
+    check_parts(manifest, parts, order)
     model.requires_grad_(False)
     weights = tuple(clustered_weights(model))
-    if not weights:
-        raise InputError("the model has no clustered weights; heal what isotone compress wrote")
     opened: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
     norms = dict(_norms(model, manifest)) if "norm" in parts else {}
     for weight in weights:
         if "codebook" in parts:
-            opened["codebook"].append(_open_codebook(weight, order))
+            opened["codebook"] += _open_codebook(weight, order)
         if "scale" in parts:
             opened["scale"] += _open_factors(weight)
     for norm in norms.values():
-        gain = Gain(norm.value, norm.stored)
+        setattr(norm.module, norm.parameter, nn.Parameter(norm.value.float()))
+        gain = Gain(norm.value, norm.stored, norm.dtype)
         opened["norm"].append(_open(norm.module, norm.parameter, gain))
     for part in PARTS:
         if part in parts and not opened[part]:
@@ -111,10 +123,12 @@ def open_for_training(
     return Trainable(weights, norms, groups)
 
 
-def _open_codebook(weight: ClusteredWeight, order: str) -> nn.Parameter:
-    codebook = weight.codebook.detach()
+def _open_codebook(weight: ClusteredWeight, order: str) -> list[nn.Parameter]:
+    codebook, counts = weight.codebook.detach(), _counts(weight)
+    if bool(((counts > 0).sum(-1) < 2).all()):
+        return []
     kind = Ascending if order == "keep" else Free
-    return _open(weight, "codebook", kind(codebook, _counts(weight).view(codebook.shape)))
+    return [_open(weight, "codebook", kind(codebook, counts.view(codebook.shape)))]
 
 
 def _open_factors(weight: ClusteredWeight) -> list[nn.Parameter]:
@@ -139,9 +153,9 @@ def _open(module: nn.Module, name: str, coordinates: nn.Module) -> nn.Parameter:
 
 def _counts(weight: ClusteredWeight) -> torch.Tensor:
     """Weights of each rank, [matrices, k] int64; cost: unpacks the ranks, a byte a weight."""
-    ranks = weight.assignments().view(weight.n_matrices, -1)
+    ranks = weight.assignments().reshape(weight.n_matrices, -1)
     k = weight.codebook.shape[-1]
-    return torch.stack([torch.bincount(row.int(), minlength=k) for row in ranks])
+    return torch.stack([torch.bincount(row, minlength=k) for row in ranks])
 
 
 def _norms(model: nn.Module, manifest: Manifest) -> Iterator[tuple[str, Norm]]:
@@ -157,7 +171,7 @@ def _norms(model: nn.Module, manifest: Manifest) -> Iterator[tuple[str, Norm]]:
                     f"train names 'norm', and {full} of the model is none of the tensors that its "
                     "directory keeps under this name; leave 'norm' out"
                 )
-            yield full, Norm(module, name, TORCH_DTYPES[record.dtype])
+            yield full, Norm(module, name, parameter.dtype, TORCH_DTYPES[record.dtype])
 
 
 def _change(weight: ClusteredWeight) -> Change:
@@ -171,10 +185,8 @@ def _change(weight: ClusteredWeight) -> Change:
 
 
 def _half(weight: ClusteredWeight, name: str) -> NDArray[np.float16]:
-    """Factors at half precision, positive and finite."""
-    limits = np.finfo(np.float16)
-    clipped = np.clip(_numpy(getattr(weight, name)), limits.smallest_subnormal, limits.max)
-    return clipped.astype(np.float16)
+    """Factors at half precision, which is what Factor gives."""
+    return _numpy(getattr(weight, name)).astype(np.float16)
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
