@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from checkpoints import CONFIG, one_of_each, write_model
+
+# Matrices are tiny here: threads would cost more than they bring, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every run and machine; `--hypothesis-profile=thorough` looks for new ones.
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
