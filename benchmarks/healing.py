@@ -172,11 +172,11 @@ def _report(found: dict, given: argparse.Namespace) -> None:
                 f"{after['other_perplexity']:.2f}",
                 f"{before['acc']:.3f}" if "acc" in before else "",
                 f"{after['acc']:.3f}" if "acc" in after else "",
-                f"{found[label]['seconds']:.0f}",
+                f"{found[label]['healing']['training_seconds']:.0f}",
             )
         )
     columns = ("", "bits", "perplexity", "healed", "closed", "KL", "healed", "other text", "healed")
-    print_table("healing", (*columns, "questions", "healed", "seconds"), rows)
+    print_table("healing", (*columns, "questions", "healed", "seconds of steps"), rows)
     protocol = {
         **{"train": Path(given.train).name, "test": Path(given.test).name},
         **{"windows": 8, "context": 1024, "other": "builtin, 4 windows"},
