@@ -33,10 +33,10 @@ class Ascending(nn.Module):  # type: ignore[misc]
 
     Coordinates [..., k + 1]: a shift of the whole and the logarithm of its growth, then one for
     each gap. Any coordinates give an ascending codebook (to the precision of float32, in which two
-    may meet; order.py parts them); all 0 give the one that was. Gaps change
-    neither mean nor standard deviation of the weights, which are for the first two alone: it is
-    drift of scale that ruins a model when all of its matrices move at once (arXiv 2603.17917), so
-    these two move at a fraction of the rate.
+    may meet; order.py parts them); all 0 give the one that was. Gaps change neither mean nor
+    standard deviation of the weights, which are for the first two alone: it is drift of scale that
+    ruins a model when all of its matrices move at once (arXiv 2603.17917), so these two move at a
+    fraction of the rate.
 
     The finer a codebook, the less there is to bring back, and the less its noise may cost. With r
     ranks in use errors fall as 1/r; a shift costs what it is, and n gaps that err independently

@@ -26,6 +26,7 @@ from isotone.heal.text import HealingText
 from isotone.heal.trainable import Trainable, check_parts, open_for_training
 from isotone.heal.training import DivergedError, Listener, Training
 from isotone.pipeline.recode import write_codebooks, write_complete
+from isotone.pipeline.summary import tree_bytes
 
 _STATE = ".training.pt"
 
@@ -138,7 +139,7 @@ def heal(
         with writing(staging.out):
             staging.publish()
     seconds = time.monotonic() - started
-    return replace(result, output_bytes=_size(Path(out)), seconds=seconds)
+    return replace(result, output_bytes=tree_bytes(Path(out)), seconds=seconds)
 
 
 def _check_dtype(dtype: str, device: str) -> None:
@@ -261,7 +262,3 @@ def _result(training: Training, final: Look | None) -> Healing:
 def _recorded(looks: Sequence[Look]) -> list[dict[str, Any]]:
     """Looks as the manifest keeps them: without what differs from run to run."""
     return [{k: v for k, v in asdict(look).items() if k != "seconds"} for look in looks]
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

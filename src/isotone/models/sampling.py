@@ -66,9 +66,10 @@ def _widened(model: PreTrainedModel) -> Iterator[None]:
     Token by token, bfloat16 takes ten times as long there. Values come back exactly. Buffers stay
     as they are, for some are wider than the model.
     """
-    narrow = [p for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
     narrow = [
-        (parameter, parameter.dtype) for parameter in narrow if parameter.device.type == "cpu"
+        (parameter, parameter.dtype)
+        for parameter in model.parameters()
+        if parameter.device.type == "cpu" and parameter.dtype in (torch.bfloat16, torch.float16)
     ]
     try:
         for parameter, _ in narrow:

@@ -16,6 +16,7 @@ from isotone.checkpoint.source import TensorInfo
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.engine.local import Progress, Silent, Workers, worker_count
 from isotone.pipeline.restore import restored
+from isotone.pipeline.summary import tree_bytes
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def decompress(
         with writing(staging.out):
             staging.publish()
     return DecompressSummary(
-        output_bytes=sum(p.stat().st_size for p in Path(out).rglob("*") if p.is_file()),
+        output_bytes=tree_bytes(Path(out)),
         seconds=time.monotonic() - started,
         n_tensors=sum(len(records) for records in shards.values()),
     )

@@ -47,7 +47,7 @@ def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
     n_weights = sum(record.n_weights for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)
     kept = [record for record in manifest.kept if record.tied_to is None]
-    own_bytes, *base_bytes = [_tree_bytes(layer.path) for layer in opened.layers]
+    own_bytes, *base_bytes = [tree_bytes(layer.path) for layer in opened.layers]
     return CompressSummary(
         bits_per_weight=8 * sum(r.stored_bytes for r in manifest.clustered) / n_weights,
         n_weights=n_weights,
@@ -79,7 +79,8 @@ def _relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
     return distortion / squares if squares else 0.0
 
 
-def _tree_bytes(directory: Path) -> int:
+def tree_bytes(directory: Path) -> int:
+    """What all files of a directory take."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
