@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive, explore, judge, train
+from isotone.cli import archive, explore, judge, study, train
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in archive.COMMANDS:
     app.command()(command)
 for name, measuring in (judge.COMMANDS | train.COMMANDS | explore.COMMANDS).items():
     app.command(name)(measuring)
+app.add_typer(study.app, name="study")
 
 
 def _print_version(asked: bool) -> None:
@@ -61,7 +62,7 @@ def main() -> None:
         _fail("stopped", 130)
     except KeyboardInterrupt:
         _fail(
-            "interrupted; run again: compress, decompress, heal, frontier go on where they stopped",
+            "interrupted; run the same again: what was begun goes on where it stopped",
             130,
         )
     except BrokenPipeError:

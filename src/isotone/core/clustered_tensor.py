@@ -75,13 +75,7 @@ class ClusteredTensor:
         codebook: the shape of the present one, float32, finite; its order is free, so that
         studies can break it. Raises InputError otherwise.
         """
-        if codebook.shape != self.codebook.shape or codebook.dtype != np.float32:
-            raise InputError(
-                f"a codebook of shape {codebook.shape} and dtype {codebook.dtype} was given; "
-                f"expected {self.codebook.shape} float32"
-            )
-        if not np.isfinite(codebook).all():
-            raise InputError("the codebook holds NaN or infinity; expected finite values")
+        check_values(codebook, self.codebook.shape)
         return dataclasses.replace(self, codebook=codebook)
 
     def dense_bits(self) -> Bits:
@@ -99,6 +93,17 @@ class ClusteredTensor:
         return self.float_format.widen(self.dense_bits()).reshape(self.shape)
 
 
+def check_values(codebook: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    """Raise InputError where a codebook is not float32, finite and of that shape."""
+    if codebook.shape != shape or codebook.dtype != np.float32:
+        raise InputError(
+            f"a codebook of shape {codebook.shape} and dtype {codebook.dtype} was given; "
+            f"expected {shape} float32"
+        )
+    if not np.isfinite(codebook).all():
+        raise InputError("the codebook holds NaN or infinity; expected finite values")
+
+
 def ascends(codebook: NDArray[np.float32]) -> bool:
     """Whether each codebook of [k] or [matrices, k] is strictly ascending, as stored ones are."""
     return bool((codebook[..., 1:] > codebook[..., :-1]).all())
@@ -114,7 +119,7 @@ def restore(
     """
     codebook = tensor.codebook.reshape(tensor.n_matrices, -1)[matrix]
     if tensor.row_scale is not None or tensor.column_scale is not None:
-        row, column = _factors(tensor, matrix)
+        row, column = factors(tensor, matrix)
         _native.multiply(
             ranks, start, codebook, row, column, tensor.float_format.native, out.view(np.uint8)
         )
@@ -126,10 +131,10 @@ def restore(
         _native.gather16(ranks, patterns, out)
 
 
-def _factors(
+def factors(
     tensor: ClusteredTensor, matrix: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The factors of one matrix's rows and columns, ones where there are none."""
+    """The factors of one matrix's rows and columns, float32, ones where there are none."""
     shape = tensor.shape if tensor.codebook.ndim == 1 else tensor.shape[1:]
     n_rows = shape[0] if shape else 1
     n_columns = int(np.prod(shape[1:], dtype=np.int64))

@@ -7,14 +7,11 @@ once, and is in memory together with one variant.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.manifest import hash_file
 from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.staging import refuse_inside
 from isotone.core.cluster import check_k
@@ -23,6 +20,7 @@ from isotone.errors import InputError
 from isotone.evaluate.bench import Bench, Variant
 from isotone.evaluate.loading import check_context, check_tokens, open_files
 from isotone.evaluate.peers import check_comparable
+from isotone.evaluate.provenance import model_hash, text_hash
 from isotone.evaluate.results import Point, Protocol, Results
 from isotone.evaluate.windows import Tokens, cut_windows, encode, read_text
 from isotone.pipeline.allocation import check_bits
@@ -145,9 +143,9 @@ def _subject(
     check_tokens(files, tokens)
     protocol = Protocol(
         model=files.directory.resolve().name if Path(model).is_dir() else str(model),
-        model_hash=_model_hash(source, progress),
+        model_hash=model_hash(source, progress),
         text=Path(text).name,
-        text_hash=hashlib.sha256(content.encode()).hexdigest(),
+        text_hash=text_hash(content),
         context=context,
         windows=windows,
         dtype=dtype,
@@ -156,19 +154,6 @@ def _subject(
         isotone=version("isotone"),
     )
     return source, tokens, protocol
-
-
-def _model_hash(source: ModelDirectory, progress: Progress) -> str:
-    """SHA-256 over the weight files' names and BLAKE3 hashes, and the config.
-
-    Content alone, no times: a copy is the same model. Cost: one read of the weights.
-    """
-    progress.begin("hashing the model", source.n_bytes)
-    hasher = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
-    for file in sorted(source.files, key=lambda file: file.path.name):
-        hasher.update(f"\n{file.path.name} {hash_file(file.path)}".encode())
-        progress.advance(file.n_bytes)
-    return hasher.hexdigest()
 
 
 def _missing(variants: Sequence[Variant], points: Sequence[Point]) -> list[Variant]:

@@ -7,7 +7,7 @@ reduction then costs a few percent of the forward pass that made them, and no se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ def score(
     size = batch or batch_size(model, windows.shape[1])
     for tokens in _batches(windows, size, "scoring", progress):
         with scoring_mode(model):
-            logits = _logits(model, tokens)
+            logits = logits_of(model, tokens)
             targets = _targets(tokens, logits)
             for rows, wanted in _slices(logits, targets):
                 losses.append(_losses(rows, wanted))
@@ -85,27 +85,79 @@ def compare(
     Both run on the same batch, so at most one batch of logits of each is in memory.
     Raises InputError as score does, and where the two have vocabularies of different sizes.
     """
-    kept: list[tuple[torch.Tensor, ...]] = []
+    parts: list[TokenComparison] = []
     size = batch or batch_size(model, windows.shape[1], n_models=2)
     for tokens in _batches(windows, size, "comparing", progress):
         with scoring_mode(model), scoring_mode(reference):
-            expected = _logits(reference, tokens)
-            logits = _logits(model, tokens)
-            if logits.shape != expected.shape:
+            expected = expect(logits_of(reference, tokens), tokens)
+            logits = logits_of(model, tokens)
+            if logits.shape != expected.log_probabilities.shape:
                 raise InputError(
                     f"the model has logits over {logits.shape[-1]} tokens and the reference over "
-                    f"{expected.shape[-1]}; compare models with one vocabulary"
+                    f"{expected.log_probabilities.shape[-1]}; compare models with one vocabulary"
                 )
-            targets = _targets(tokens, logits)
-            pairs = zip(_slices(logits, targets), _slices(expected, targets), strict=True)
-            for (rows, wanted), (expected_rows, _) in pairs:
-                kept.append(_comparison(rows, expected_rows.to(rows.device), wanted))
-            del logits, expected, rows, expected_rows, pairs
-    columns = [torch.cat(column).numpy() for column in zip(*kept, strict=True)]
-    loss, reference_loss, divergence = (
-        _finite(column.astype(np.float64)) for column in columns[:3]
+            parts.append(compare_logits(logits, expected))
+            del logits, expected
+    whole = joined(parts)
+    for values in (whole.loss, whole.reference_loss, whole.divergence):
+        _finite(values)
+    return whole
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a reference makes of a batch of tokens [B, C].
+
+    log_probabilities: [B, C, V] float32, of what comes next. loss, top: of tokens 2 to C, [n]: the
+    loss of the text's own token, and the token that is ranked first.
+    """
+
+    tokens: torch.Tensor
+    log_probabilities: torch.Tensor
+    loss: torch.Tensor
+    top: torch.Tensor
+
+
+def expect(logits: torch.Tensor, tokens: torch.Tensor) -> Expected:
+    """What a reference's logits [B, C, V] say; they are turned into log-probabilities in place.
+
+    Logits of another dtype than float32 are copied.
+    """
+    logits = logits.float()
+    loss, top = [], []
+    for rows, wanted in _slices(logits, _targets(tokens, logits)):
+        top.append(rows.max(-1).indices)  # argmax is slower
+        rows.copy_(torch.log_softmax(rows, -1))
+        loss.append(-rows.gather(1, wanted[:, None])[:, 0])
+    return Expected(tokens, logits, torch.cat(loss), torch.cat(top))
+
+
+def compare_logits(logits: torch.Tensor, expected: Expected) -> TokenComparison:
+    """Compare a model's logits [B, C, V] with what a reference makes of the same tokens.
+
+    What is not finite stays so. Memory: a few MB, whatever the size of the logits.
+    """
+    targets = _targets(expected.tokens, logits)
+    pairs = zip(_slices(logits, targets), _slices(expected.log_probabilities, targets), strict=True)
+    kept = [
+        _comparison(rows, log_p.to(rows.device), wanted) for (rows, wanted), (log_p, _) in pairs
+    ]
+    loss, top, divergence = (torch.cat(column).cpu() for column in zip(*kept, strict=True))
+    wanted, reference_top = targets.flatten().cpu(), expected.top.cpu()
+    return TokenComparison(
+        loss=loss.numpy().astype(np.float64),
+        reference_loss=expected.loss.cpu().numpy().astype(np.float64),
+        divergence=divergence.numpy().astype(np.float64),
+        same_top=(top == reference_top).numpy(),
+        right=(top == wanted).numpy(),
+        reference_right=(reference_top == wanted).numpy(),
     )
-    return TokenComparison(loss, reference_loss, divergence, *columns[3:])
+
+
+def joined(parts: Sequence[TokenComparison]) -> TokenComparison:
+    """Comparisons of several batches as one."""
+    columns = zip(*([*vars(part).values()] for part in parts), strict=True)
+    return TokenComparison(*map(np.concatenate, columns))
 
 
 def batch_size(model: PreTrainedModel, context: int, *, n_models: int = 1) -> int:
@@ -144,7 +196,8 @@ def _batches(
         progress.advance(batch.size)
 
 
-def _logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+def logits_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits [B, C, V] of tokens [B, C], where the model has them."""
     return model(input_ids=tokens.to(model.device), use_cache=False).logits  # [B, C, V]
 
 
@@ -170,22 +223,18 @@ def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def _comparison(
-    logits: torch.Tensor, expected: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """Loss, reference loss, divergence, same top, right, reference right: [n] each.
+    logits: torch.Tensor, log_p: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss, top token, divergence: [n] each.
 
     The divergence of q from p is summed as q - p + p * log(p / q). That is the same, since both
     sum to one; but no term is negative, and an error in either log-sum-exp cancels to first order.
     """
-    log_q, log_p = torch.log_softmax(logits, -1), torch.log_softmax(expected, -1)
-    column = targets[:, None]
-    loss, reference_loss = -log_q.gather(1, column)[:, 0], -log_p.gather(1, column)[:, 0]
-    top, reference_top = logits.max(-1).indices, expected.max(-1).indices  # argmax is slower
+    log_q = torch.log_softmax(logits, -1)
+    loss, top = -log_q.gather(1, targets[:, None])[:, 0], logits.max(-1).indices
     q, p = log_q.exp(), log_p.exp()
-    divergence = q.sub_(p).addcmul_(p, log_p.sub_(log_q)).sum(-1)
-    same, right, reference_right = top == reference_top, top == targets, reference_top == targets
-    columns = (loss, reference_loss, divergence, same, right, reference_right)
-    return tuple(column.cpu() for column in columns)
+    divergence = q.sub_(p).addcmul_(p, log_q.sub_(log_p), value=-1.0).sum(-1)
+    return loss, top, divergence
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.clustered_tensor import ClusteredTensor, check_values
 from isotone.errors import InputError
 from isotone.models.clustered_weight import ClusteredWeight
 from isotone.models.origin import parameter_sources
@@ -47,7 +47,8 @@ def swapped(
 
     Raises InputError for a glob that matches nothing, and for values of another shape. Memory: a
     copy of every dense weight that is edited; of packed ones, of their codebooks. An edit given as
-    a function needs the ranks of one tensor at a time, a byte a weight.
+    a function needs the ranks of one tensor at a time, a byte a weight. A dense model's ranks are
+    read from its directory, unless hold_ranks keeps them in memory.
     """
     if of not in ("codebook", "weight"):
         raise InputError(f"of is {of!r}; expected 'codebook' or 'weight'")
@@ -58,6 +59,17 @@ def swapped(
             _put(tensor, value)
             names.append(name)
         yield names
+
+
+def hold_ranks(model: nn.Module) -> dict[str, ClusteredWeight]:
+    """Keep the packed ranks of a dense model in memory, so that swapping reads no files.
+
+    For whoever swaps many times. Gives the clustered weights by name, not to be changed. Memory:
+    rank_bits(k) / 8 bytes a weight. Raises InputError for a model that is not from a clustered
+    directory, FormatError for a damaged one.
+    """
+    leaves = {leaf for source in parameter_sources(model).values() for leaf in source.leaves()}
+    return {leaf.name: leaf.hold() for leaf in sorted(leaves, key=lambda leaf: str(leaf.name))}
 
 
 Change = tuple[str, torch.Tensor, torch.Tensor]
@@ -110,12 +122,15 @@ def _of_dense(model: Any, edits: Mapping[str, CodebookEdit]) -> Iterator[Change]
     chosen = _chosen(_leaf_names(list(sources.items())), edits)
 
     def decode(unread: Any) -> torch.Tensor:
-        weight = unread.read()
-        if unread in chosen:
-            codebook = _edited(weight, chosen[unread])
-            weight.codebook.copy_(torch.from_numpy(codebook))
-        dense: torch.Tensor = weight()
-        return dense
+        weight: ClusteredWeight = unread.read()
+        if unread not in chosen:
+            return weight()
+        before = weight.codebook.detach().clone()
+        _put(weight.codebook, torch.from_numpy(_edited(weight, chosen[unread])))
+        try:
+            return weight()
+        finally:
+            _put(weight.codebook, before)  # it may be one that is held, see hold_ranks
 
     done: set[torch.Tensor] = set()
     for name, source in sources.items():
@@ -135,14 +150,14 @@ def _leaf_names(sources: list[tuple[str, Source]]) -> dict[Any, list[str]]:
 
 
 def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
-    tensor = weight.clustered_tensor()
-    value = edit(tensor) if callable(edit) else edit
+    value = edit(weight.clustered_tensor()) if callable(edit) else edit
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise InputError(f"{weight.name}: {_described(value)} was given for a codebook")
     try:
-        return tensor.with_codebook(value).codebook
+        check_values(value, tuple(weight.codebook.shape))
+        return value
     except InputError as error:
         raise InputError(f"{weight.name}: {error}") from error
 
@@ -150,8 +165,14 @@ def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
 def _chosen(names: Mapping[Any, list[str]], edits: Mapping[str, Any]) -> dict[Any, Any]:
     """The edit of each thing that has one."""
     chosen = {}
+    exactly: dict[str, list[Any]] = {}
+    for thing, known in names.items():
+        for name in known:
+            exactly.setdefault(name, []).append(thing)
     for glob, edit in edits.items():
-        found = [thing for thing, known in names.items() if any(_matches(n, glob) for n in known)]
+        found = exactly.get(glob) or [  # many exact names, each held against all, would be slow
+            thing for thing, known in names.items() if any(_matches(n, glob) for n in known)
+        ]
         if not found:
             example = next(iter(names.values()), ["none at all"])[0]
             raise InputError(

@@ -92,6 +92,7 @@ class UnreadWeight:
         self._directory, self._record = directory, record
         self.name, self.shape = record.name, torch.Size(record.shape)
         self.dtype, self.device = TORCH_DTYPES[record.dtype], torch.device("cpu")
+        self._held: ClusteredWeight | None = None
 
     def to(self, device: Any) -> UnreadWeight:
         """Note where it would be."""
@@ -100,10 +101,17 @@ class UnreadWeight:
 
     def read(self) -> ClusteredWeight:
         """Read it now, to where and to the dtype in which the loader wanted it."""
+        if self._held is not None:
+            return self._held
         weight = read_clustered(self._directory, self._record)
         weight.dtype = self.dtype
         moved: ClusteredWeight = weight.to(self.device)
         return moved
+
+    def hold(self) -> ClusteredWeight:
+        """Read it, and give the same one each time from here on."""
+        self._held = self.read()
+        return self._held
 
 
 def replaced(value: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from isotone.study.edits import Codebook, Counts, Edit
 
+_HALVINGS = 40
+
 Correction = Callable[[Codebook, Codebook, Counts], Codebook]
 
 
@@ -71,17 +73,32 @@ def corrected(edit: Edit, correction: Correction) -> Edit:
     return both
 
 
-def at_error(edit: Edit, relative_error: float) -> Edit:
-    """An edit gone only so far that the weights' relative error is what is asked.
+def at_error(edit: Edit, correction: Correction, relative_error: float) -> Edit:
+    """An edit gone only so far that, corrected, the weights' relative error is what is asked.
 
-    The new codebook lies on the straight line from the old one through the edited one. An edit that
-    keeps the order still does so if it is not taken beyond itself, so take one of a larger error.
+    The way leads along the straight line from the old codebook to the edited and corrected one, and
+    is corrected again wherever it ends. It keeps the order if the edit does. It ends at the edit
+    itself where that is of no larger error; so take one that is, and look at what was reached.
     """
 
     def so_far(codebook: Codebook, counts: Counts, rng: np.random.Generator) -> Codebook:
-        change = edit(codebook, counts, rng) - codebook
-        size, whole = (np.sqrt(np.average(c**2, weights=counts)) for c in (change, codebook))
-        return codebook + change * (relative_error * whole / size if size else 0.0)
+        change = correction(edit(codebook, counts, rng), codebook, counts) - codebook
+        size = np.sqrt(np.average(codebook**2, weights=counts))
+
+        def at(share: float) -> Codebook:
+            return correction(codebook + share * change, codebook, counts)
+
+        def exceeds(share: float) -> bool:
+            error = np.sqrt(np.average((at(share) - codebook) ** 2, weights=counts))
+            return bool(error > relative_error * size)
+
+        if not exceeds(1.0):
+            return at(1.0)
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if exceeds(middle) else (middle, high)
+        return at(low)
 
     return so_far
 

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,33 @@ Edit: TypeAlias = Callable[[Codebook, Counts, np.random.Generator], Codebook]
 
 @dataclass(frozen=True)
 class EditKind:
-    """A family of edits. keeps: some of order, signs, values, for whatever parameters."""
+    """A family of edits.
+
+    keeps: some of order, signs, values, for whatever parameters. drawn: whether anything is.
+    """
 
     name: str
     function: Callable[..., Codebook]
     keeps: frozenset[str]
+    drawn: bool
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names of what can be set."""
         return tuple(inspect.signature(self.function).parameters)[3:]
+
+    @property
+    def needs_other(self) -> bool:
+        """Whether it takes another matrix, as `other` and `other_counts`."""
+        return "other" in self.parameters
+
+    @property
+    def plan_parameters(self) -> dict[str, type]:
+        """What a plan can set, int or float: those parameters, or the layer of the other matrix."""
+        if self.needs_other:
+            return {"layer": int}
+        hints = get_type_hints(self.function)
+        return {name: hints[name] for name in self.parameters}
 
     def with_parameters(self, **parameters: Any) -> Edit:  # noqa: ANN401 (each has its own)
         """One edit of the family; raises InputError for a parameter that it does not have."""
@@ -54,12 +71,14 @@ EDITS: dict[str, EditKind] = {}
 """Every kind by name."""
 
 
-def _keeping(*kept: str) -> Callable[[Callable[..., Codebook]], Callable[..., Codebook]]:
+def _keeping(
+    *kept: str, drawn: bool = True
+) -> Callable[[Callable[..., Codebook]], Callable[..., Codebook]]:
     """Enter a function into EDITS."""
 
     def enter(function: Callable[..., Codebook]) -> Callable[..., Codebook]:
         name = function.__name__
-        EDITS[name] = EditKind(name, function, frozenset(kept))
+        EDITS[name] = EditKind(name, function, frozenset(kept), drawn)
         return function
 
     return enter
@@ -86,7 +105,7 @@ def sorted_empirical(codebook: Codebook, counts: Counts, rng: np.random.Generato
     return _quantiles(codebook, counts, np.sort(rng.uniform(size=len(codebook))))
 
 
-@_keeping("order")
+@_keeping("order", drawn=False)
 def even_spacing(codebook: Codebook, counts: Counts, rng: np.random.Generator) -> Codebook:
     """The same range, in equal steps."""
     return np.linspace(codebook[0], codebook[-1], len(codebook))
@@ -103,7 +122,7 @@ def jittered_gaps(
     return edited
 
 
-@_keeping("order", "signs")
+@_keeping("order", "signs", drawn=False)
 def power_warp(
     codebook: Codebook, counts: Counts, rng: np.random.Generator, *, exponent: float = 2.0
 ) -> Codebook:
@@ -114,7 +133,7 @@ def power_warp(
     return np.sign(codebook) * largest * np.abs(codebook / largest) ** exponent
 
 
-@_keeping("order", "signs")
+@_keeping("order", "signs", drawn=False)
 def tanh_warp(
     codebook: Codebook, counts: Counts, rng: np.random.Generator, *, strength: float = 1.0
 ) -> Codebook:
@@ -125,7 +144,7 @@ def tanh_warp(
     return largest * np.tanh(strength * codebook / largest)
 
 
-@_keeping("order")
+@_keeping("order", drawn=False)
 def quantile_match(
     codebook: Codebook,
     counts: Counts,
@@ -204,7 +223,7 @@ def to_spearman(
     return edited
 
 
-@_keeping("values")
+@_keeping("values", drawn=False)
 def reverse(codebook: Codebook, counts: Counts, rng: np.random.Generator) -> Codebook:
     """The highest for the lowest."""
     return codebook[::-1].copy()

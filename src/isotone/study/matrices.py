@@ -1,0 +1,138 @@
+"""What edits and their measures need of a clustered matrix: values and masses by rank, no ranks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isotone.core.clustered_tensor import ClusteredTensor, factors
+from isotone.errors import InputError
+from isotone.study.affine import CORRECTIONS, at_error, corrected
+from isotone.study.comparison import Comparison, compare_codebooks
+from isotone.study.edits import EDITS, Edit
+from isotone.study.protocols import Place
+from isotone.study.record import Run
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A clustered tensor of a layer, one matrix or a stack.
+
+    codebook: [matrices, k] float64. counts: [matrices, k], of all weights. squares: [matrices, k],
+    what the square of a centroid counts in the sum of squared weights: the number of weights, each
+    by the square of its factors, those left out that are stored exactly. shape: of the codebook.
+    """
+
+    name: str
+    place: Place
+    shape: tuple[int, ...]
+    codebook: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, name: str, place: Place, tensor: ClusteredTensor) -> Self:
+        """Cost: some passes over the ranks; memory: 8 bytes a weight of one matrix."""
+        return cls(
+            name,
+            place,
+            tensor.codebook.shape,
+            tensor.codebook.reshape(tensor.n_matrices, -1).astype(np.float64),
+            tensor.counts.reshape(tensor.n_matrices, -1),
+            _squares(tensor),
+        )
+
+    @property
+    def n_weights(self) -> int:
+        """Weights, those stored exactly included."""
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A matrix with its new codebook, [matrices, k] float64 as float32 holds it."""
+
+    matrix: Matrix
+    codebook: NDArray[np.float64]
+
+    @property
+    def stored(self) -> NDArray[np.float32]:
+        """The new codebook in the shape of the old."""
+        return self.codebook.astype(np.float32).reshape(self.matrix.shape)
+
+    def comparisons(self) -> list[Comparison]:
+        """Of each matrix of the stack."""
+        rows = zip(self.matrix.codebook, self.codebook, self.matrix.counts, strict=True)
+        return [compare_codebooks(*row) for row in rows]
+
+    def products(self) -> tuple[float, float, float, float]:
+        """Over the weights: squares before, squares after, product, squared difference."""
+        before, after, squares = self.matrix.codebook, self.codebook, self.matrix.squares
+        pairs = (before * before, after * after, before * after, (after - before) ** 2)
+        whole, whole_after, product, error = (float((squares * pair).sum()) for pair in pairs)
+        return whole, whole_after, product, error
+
+
+def edit_matrices(run: Run, matrices: Mapping[str, Matrix]) -> list[Edited]:
+    """What a run makes of the matrices that it is about; raises InputError for bad parameters.
+
+    matrices: all of the model, by name. What is drawn for a matrix depends on the run's seed and
+    the matrix's name, and not on which others are edited.
+    """
+    by_place = {matrix.place: matrix for matrix in matrices.values()}
+    chosen = [
+        matrix
+        for matrix in matrices.values()
+        if matrix.place.layer in run.layers and matrix.place.type in run.types
+    ]
+    edited = []
+    for matrix in chosen:
+        rng = np.random.default_rng([run.seed, zlib.crc32(matrix.name.encode())])
+        pairs = zip(matrix.codebook, matrix.counts, _others(run, matrix, by_place), strict=True)
+        rows = [_edit(run, other)(codebook, counts, rng) for codebook, counts, other in pairs]
+        values = np.stack(rows).astype(np.float32).astype(np.float64)
+        edited.append(Edited(matrix, values))
+    return edited
+
+
+def _edit(run: Run, other: Mapping[str, Any]) -> Edit:
+    """The edit of a run, its correction and scaling included."""
+    parameters = other or run.parameters
+    edit = EDITS[run.edit].with_parameters(**parameters)
+    correction = CORRECTIONS[run.correction]
+    if run.at_error is None:
+        return corrected(edit, correction)
+    return at_error(edit, correction, run.at_error)
+
+
+def _others(
+    run: Run, matrix: Matrix, by_place: Mapping[Place, Matrix]
+) -> Sequence[Mapping[str, Any]]:
+    """For each matrix of a stack the one it is matched to, of the same type in another layer."""
+    if not EDITS[run.edit].needs_other:
+        return [{}] * len(matrix.codebook)
+    layer = int(run.parameters["layer"]) if "layer" in run.parameters else matrix.place.layer
+    other = by_place.get(Place(layer, matrix.place.type))
+    if other is None or other.codebook.shape[0] != matrix.codebook.shape[0]:
+        raise InputError(f"edit {run.edit}: there is no {matrix.place.type} in layer {layer}")
+    pairs = zip(other.codebook, other.counts, strict=True)
+    return [{"other": codebook, "other_counts": counts} for codebook, counts in pairs]
+
+
+def _squares(tensor: ClusteredTensor) -> NDArray[np.float64]:
+    """See Matrix."""
+    ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
+    exact = np.zeros(ranks.size, bool)
+    exact[tensor.protected_index] = True
+    out = np.empty((tensor.n_matrices, tensor.k))
+    for number, stored in enumerate(exact.reshape(ranks.shape)):
+        row, column = factors(tensor, number)
+        weights = (row**2)[:, None] * column**2
+        weights[stored.reshape(weights.shape)] = 0.0
+        out[number] = np.bincount(ranks[number], weights.reshape(-1), tensor.k)
+    return out

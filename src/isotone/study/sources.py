@@ -1,0 +1,146 @@
+"""What a study begins with: a model, maybe to be clustered yet, and text."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from isotone.checkpoint import staging
+from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.manifest import MANIFEST_FILE
+from isotone.checkpoint.model_directory import ModelDirectory
+from isotone.engine.local import Progress, available_cores, worker_count
+from isotone.errors import InputError
+from isotone.evaluate.loading import ModelFiles, check_context, check_tokens, open_files
+from isotone.evaluate.provenance import model_hash, text_hash
+from isotone.evaluate.tasks import prepare_tasks
+from isotone.evaluate.windows import Tokens, cut_windows, encode, read_text
+from isotone.pipeline.compress import compress
+from isotone.study.edits import EDITS
+from isotone.study.plan import EditChoice, Plan
+from isotone.study.protocols import Place
+from isotone.study.record import Provenance
+
+_CLUSTERINGS = "clusterings"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files that are opened and checked; no weights are read.
+
+    plan: the one that was given, without the k of its grids where the model came clustered.
+    windows: [n, context].
+    """
+
+    files: ModelFiles
+    plan: Plan
+    windows: Tokens
+    provenance: Provenance
+
+    @classmethod
+    def open(
+        cls,
+        plan: Plan,
+        model: str | Path,
+        text: str | Path,
+        workers: int,
+        dtype: str,
+        device: str,
+        progress: Progress,
+    ) -> Self:
+        """Raises InputError, FormatError and MissingExtraError for whatever cannot work."""
+        worker_count(workers)
+        _check_edits(plan)
+        files = open_files(model)
+        clustered = (files.directory / MANIFEST_FILE).is_file()
+        if clustered:
+            digest = CompressedDirectory.open(files.directory).digest
+            plan = replace(plan, grids=tuple(replace(grid, k=None) for grid in plan.grids))
+        else:
+            digest = model_hash(ModelDirectory(files.directory), progress)
+        check_context(files, plan.context, f"context {plan.context}")
+        content = read_text(text)
+        tokens = encode(files.tokenizer, content)
+        windows = cut_windows(tokens, plan.context, plan.windows, str(text))
+        check_tokens(files, windows)
+        provenance = Provenance(
+            model=files.directory.resolve().name if Path(model).is_dir() else str(model),
+            model_hash=digest,
+            text=Path(text).name,
+            text_hash=text_hash(content),
+            context=plan.context,
+            windows=len(windows),
+            clustering={} if clustered else plan.clustering,
+            dtype=dtype,
+            device=device,
+            n_threads=max(1, available_cores() // workers),
+            isotone=version("isotone"),
+            torch=torch.__version__,
+            transformers=version("transformers"),
+            numpy=np.__version__,
+        )
+        return cls(files, plan, windows, provenance)
+
+    def refuse_inside(self, results: Path) -> None:
+        """Raise InputError for results in the model's own directory."""
+        staging.refuse_inside(results, self.files.directory)
+
+    def clusterings(self, results: Path, progress: Progress) -> dict[int, Path]:
+        """Clustered directories by k, ascending; made below `results` where they are not yet.
+
+        What is in no layer, such as embeddings, is not edited, and stays dense in those.
+        """
+        if (self.files.directory / MANIFEST_FILE).is_file():
+            manifest = CompressedDirectory.open(self.files.directory).manifest
+            return {
+                max((record.k for record in manifest.clustered), default=0): self.files.directory
+            }
+        source = ModelDirectory(self.files.directory)
+        outside = [tensor.name for tensor in source.tensors if Place.of(tensor.name) is None]
+        settings = self.plan.clustering | {"exclude": [*self.plan.clustering["exclude"], *outside]}
+        made = {}
+        for k in sorted(set(self.plan.k)):
+            made[k] = results / _CLUSTERINGS / f"k{k}"
+            if not made[k].exists():
+                compress(self.files.directory, made[k], k=k, **settings, progress=progress)
+        return made
+
+    def places(self, clusterings: Mapping[int, Path]) -> list[Place]:
+        """Where the clustered matrices are: the same for each k."""
+        first = CompressedDirectory.open(next(iter(clusterings.values())))
+        places = [Place.of(record.name) for record in first.manifest.clustered]
+        return [place for place in places if place is not None]
+
+
+def drop_clusterings(results: Path) -> None:
+    """Remove those that were made below `results`."""
+    shutil.rmtree(results / _CLUSTERINGS, ignore_errors=True)
+
+
+def _check_edits(plan: Plan) -> None:
+    """Raise InputError early for what a run would raise it for, and for unknown tasks."""
+    for grid in plan.grids:
+        for edit in grid.edits:
+            _try(edit, f"grid {grid.name!r}: ")
+        if grid.tasks:
+            prepare_tasks(grid.tasks)
+
+
+def _try(edit: EditChoice, where: str) -> None:
+    kind = EDITS[edit.name]
+    if kind.needs_other:
+        if "layer" not in edit.parameters:
+            raise InputError(f"{where}edit {edit.name} needs a layer, the one to match")
+        return
+    codebook, counts = np.linspace(-1.0, 1.0, 8), np.ones(8, np.int64)
+    try:
+        kind.with_parameters(**edit.parameters)(codebook, counts, np.random.default_rng(0))
+    except (InputError, ValueError) as error:
+        raise InputError(f"{where}edit {edit.name}: {error}") from error
