@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isotone.study.edits import Codebook, Counts, Edit
 
-_HALVINGS = 40
+_RESOLUTION = 1e-9  # of how far an edit goes
 
 Correction = Callable[[Codebook, Codebook, Counts], Codebook]
 
@@ -95,7 +95,7 @@ def at_error(edit: Edit, correction: Correction, relative_error: float) -> Edit:
         if not exceeds(1.0):
             return at(1.0)
         low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
+        while high - low > _RESOLUTION * high:
             middle = 0.5 * (low + high)
             low, high = (low, middle) if exceeds(middle) else (middle, high)
         return at(low)

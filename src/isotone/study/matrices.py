@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.core.clustered_tensor import ClusteredTensor, factors
-from isotone.errors import InputError
 from isotone.study.affine import CORRECTIONS, at_error, corrected
 from isotone.study.comparison import Comparison, compare_codebooks
 from isotone.study.edits import EDITS, Edit
@@ -79,7 +78,7 @@ class Edited:
 
 
 def edit_matrices(run: Run, matrices: Mapping[str, Matrix]) -> list[Edited]:
-    """What a run makes of the matrices that it is about; raises InputError for bad parameters.
+    """What a run makes of the matrices that it is about; protocols.expand has checked the run.
 
     matrices: all of the model, by name. What is drawn for a matrix depends on the run's seed and
     the matrix's name, and not on which others are edited.
@@ -116,10 +115,7 @@ def _others(
     """For each matrix of a stack the one it is matched to, of the same type in another layer."""
     if not EDITS[run.edit].needs_other:
         return [{}] * len(matrix.codebook)
-    layer = int(run.parameters["layer"]) if "layer" in run.parameters else matrix.place.layer
-    other = by_place.get(Place(layer, matrix.place.type))
-    if other is None or other.codebook.shape[0] != matrix.codebook.shape[0]:
-        raise InputError(f"edit {run.edit}: there is no {matrix.place.type} in layer {layer}")
+    other = by_place[Place(int(run.parameters["layer"]), matrix.place.type)]
     pairs = zip(other.codebook, other.counts, strict=True)
     return [{"other": codebook, "other_counts": counts} for codebook, counts in pairs]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from isotone.errors import InputError
 from isotone.study.edits import EDITS
-from isotone.study.plan import Grid, Plan
+from isotone.study.plan import EditChoice, Grid, Plan
 from isotone.study.record import Run
 
 _IN_LAYER = re.compile(r"^(?P<stack>.*?)\.(?P<layer>\d+)\.(?P<type>.+?)(\.weight)?$")
@@ -60,6 +60,8 @@ def _expand(grid: Grid, k: Sequence[int], places: Sequence[Place]) -> Iterator[R
             f"grid {grid.name!r}: there is no clustering with k = {missing[0]}, only "
             f"{', '.join(map(str, k))}"
         )
+    for edit in grid.edits:
+        _check_other(grid, edit, types, places)
     for number, edit, correction, error in product(
         grid.k or k, grid.edits, grid.corrections, grid.at_error or (None,)
     ):
@@ -81,6 +83,22 @@ def _expand(grid: Grid, k: Sequence[int], places: Sequence[Place]) -> Iterator[R
                     until=grid.until,
                 )
                 for chosen, its_types in targets
+            )
+
+
+def _check_other(
+    grid: Grid, edit: EditChoice, types: Sequence[str], places: Sequence[Place]
+) -> None:
+    """Raise InputError where the matrix that an edit takes besides is not there."""
+    if not EDITS[edit.name].needs_other:
+        return
+    if "layer" not in edit.parameters:
+        raise InputError(f"grid {grid.name!r}: edit {edit.name} needs a layer, the one to match")
+    for name in types:
+        if Place(int(edit.parameters["layer"]), name) not in places:
+            raise InputError(
+                f"grid {grid.name!r}: there is no {name} in layer {edit.parameters['layer']}, "
+                f"which edit {edit.name} should match"
             )
 
 

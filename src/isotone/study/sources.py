@@ -16,7 +16,7 @@ from isotone.checkpoint import staging
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import MANIFEST_FILE
 from isotone.checkpoint.model_directory import ModelDirectory
-from isotone.engine.local import Progress, available_cores, worker_count
+from isotone.engine.local import Progress, worker_count
 from isotone.errors import InputError
 from isotone.evaluate.loading import ModelFiles, check_context, check_tokens, open_files
 from isotone.evaluate.provenance import model_hash, text_hash
@@ -80,7 +80,7 @@ class Sources:
             clustering={} if clustered else plan.clustering,
             dtype=dtype,
             device=device,
-            n_threads=max(1, available_cores() // workers),
+            n_threads=max(1, torch.get_num_threads() // workers),
             isotone=version("isotone"),
             torch=torch.__version__,
             transformers=version("transformers"),
@@ -135,9 +135,7 @@ def _check_edits(plan: Plan) -> None:
 
 def _try(edit: EditChoice, where: str) -> None:
     kind = EDITS[edit.name]
-    if kind.needs_other:
-        if "layer" not in edit.parameters:
-            raise InputError(f"{where}edit {edit.name} needs a layer, the one to match")
+    if kind.needs_other:  # see protocols.expand
         return
     codebook, counts = np.linspace(-1.0, 1.0, 8), np.ones(8, np.int64)
     try:
