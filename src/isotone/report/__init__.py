@@ -4,5 +4,5 @@ from importlib.util import find_spec
 
 from isotone.errors import MissingExtraError
 
-if find_spec("altair") is None or find_spec("vl_convert") is None:
+if any(find_spec(name) is None for name in ("altair", "jinja2", "vl_convert")):
     raise MissingExtraError("charts", "report")

@@ -1,49 +1,29 @@
-"""A chart as files: a picture, and a page that opens by itself, without a network."""
+"""Charts as files: pictures, their data, and a page that opens by itself, without a network."""
 
 from __future__ import annotations
 
-import html
+import base64
 import json
 import os
-import struct
-import zlib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import altair as alt
+import jinja2
 import vl_convert
 
 from isotone.checkpoint.staging import writing
+from isotone.errors import InputError
+from isotone.report.figure import Figure, csv_text
+from isotone.report.picture import VEGA_LITE, png
 
-_SCALE = 2.0  # pixels of the picture for each of the chart's: for screens that have as many
-
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { margin: 1.5rem auto; width: fit-content; max-width: 100%; overflow-x: auto;
-  font: 14px Helvetica, Arial, sans-serif; color: #5f666e; background: white; }
-p { margin: 0.5rem 16px; }
-#vg-tooltip-element { font: 13px Helvetica, Arial, sans-serif; max-width: 26rem; }
-</style>
-<script>$library</script>
-</head>
-<body>
-<div id="chart"></div>
-<p>Point at a mark for its figures. Click a name in the legend to see it alone (with shift: more of
-them), click beside it to see all. Scroll to zoom, drag to move, double-click to go back.</p>
-<script>
-vegaEmbed("#chart", $spec, $options).catch(console.error);
-</script>
-</body>
-</html>
-""")
+_HELP = (
+    "Point at a mark for its figures. Click a name in the legend to see it alone (with shift: more "
+    "of them), click beside it to see all. Scroll to zoom, drag to move, double-click to go back."
+)
 
 _OPTIONS = {
     "mode": "vega-lite",
@@ -51,6 +31,76 @@ _OPTIONS = {
     # No link to an editor elsewhere: the page is complete without a network.
     "actions": {"export": True, "source": False, "compiled": False, "editor": False},
 }
+
+_TITLE_WIDTH = 120  # characters that surely fit above a picture
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are paragraphs of text."""
+
+    heading: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is on a page, from top to bottom; all of it is plain text.
+
+    facts: names and values. left_out: lines on what is not there. command: makes the page again.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    left_out: Sequence[str] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A chart as the template takes it; files: names and data URIs to offer below it."""
+
+    name: str
+    spec: dict[str, Any]
+    heading: str = ""
+    look: str = ""
+    caption: str = ""
+    files: Sequence[tuple[str, str]] = ()
+
+
+def write_page(page: Page, out: str | Path) -> list[Path]:
+    """Write OUT.html, and NAME.png and NAME.csv of each chart into the folder OUT beside it.
+
+    The page comes last, and links to nothing outside of itself: pictures and data are in it too.
+    Returns all paths, the page's first. Raises InputError where OUT does not end in .html, and
+    where it cannot be written.
+    """
+    out = Path(out)
+    if out.suffix != ".html" or not out.stem:
+        raise InputError(f"{out}: expected a name that ends in .html")
+    folder = out.with_suffix("")
+    files: dict[Path, bytes] = {}
+    charts = []
+    for figure in page.figures:
+        spec = figure.chart.to_dict()
+        own = {
+            f"{figure.name}.png": png({**_titled(figure), **spec}),
+            f"{figure.name}.csv": csv_text(figure.rows).encode(),
+        }
+        files |= {folder / name: content for name, content in own.items()}
+        links = [(name, _data_uri(name, content)) for name, content in own.items()]
+        said = figure.heading, figure.look, figure.caption
+        charts.append(_Drawn(figure.name, spec, *said, files=links))
+    with writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            _write(path, content)
+        _write(out, _rendered(page, charts).encode())
+    return [out, *files]
 
 
 def write_chart(chart: alt.TopLevelMixin, out: str | Path, name: str) -> tuple[Path, Path]:
@@ -60,46 +110,45 @@ def write_chart(chart: alt.TopLevelMixin, out: str | Path, name: str) -> tuple[P
     cannot be written.
     """
     spec: dict[str, Any] = chart.to_dict()
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
     title = spec.get("title", name)
-    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-    page = _PAGE.substitute(
-        title=html.escape(str(title["text"] if isinstance(title, dict) else title)),
-        library=library.replace("</script", "<\\/script"),
-        spec=_script(spec),
-        options=_script(_OPTIONS),
-    )
-    picture = vl_convert.vegalite_to_png(spec, vl_version=version, scale=_SCALE)
+    alone = Page(str(title["text"] if isinstance(title, dict) else title))
+    page = _rendered(alone, [_Drawn(name, spec)])
+    picture = png(spec)
     paths = Path(out) / f"{name}.html", Path(out) / f"{name}.png"
     with writing(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
         _write(paths[0], page.encode())
-        _write(paths[1], _repacked(picture))
+        _write(paths[1], picture)
     return paths
 
 
-def _repacked(png: bytes) -> bytes:
-    """The same picture in a quarter of the bytes: vl-convert packs in a hurry, README's wait.
-
-    Chunks are length, kind, content, checksum (RFC 2083); the pixels' are joined into one.
-    """
-    chunks, pixels, at = [], b"", len(_PNG_MAGIC)
-    while at < len(png):
-        length, kind = struct.unpack(">I4s", png[at : at + 8])
-        content = png[at + 8 : at + 8 + length]
-        at += 12 + length
-        if kind == b"IDAT":
-            pixels += content
-        else:
-            chunks.append((kind, content))
-    chunks.insert(-1, (b"IDAT", zlib.compress(zlib.decompress(pixels), 9)))
-    return _PNG_MAGIC + b"".join(
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
+def _rendered(page: Page, charts: Sequence[_Drawn]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
+    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        charts=charts,
+        help=_HELP,
+        library=library.replace("</script", "<\\/script"),
+        specs=_script([chart.spec for chart in charts]),
+        options=_script(_OPTIONS),
+    )
+
+
+def _titled(figure: Figure) -> dict[str, Any]:
+    """A picture stands alone: it says what it shows, which on the page stands above it."""
+    look = textwrap.wrap(figure.look, _TITLE_WIDTH)
+    return {"title": {"text": figure.heading, "subtitle": look}}
+
+
+def _data_uri(name: str, content: bytes) -> str:
+    kind = "image/png" if name.endswith(".png") else "text/csv;charset=utf-8"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _script(content: object) -> str:
