@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 540, 430  # pixels
+from isotone.report.axis import edge_of
 
-_EDGE = 0.045  # of the height, from the top: where points beyond the axis are drawn
+WIDTH, HEIGHT = 540, 430  # pixels
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Panel:
 
     def level(self, value: float) -> float:
         """The value at which to draw a point."""
-        low, high = self.domain
-        return high * math.pow(low / high, _EDGE) if value > self.limit else value
+        return edge_of(*self.domain) if value > self.limit else value
 
     def pixel(self, bits: float, value: float) -> tuple[float, float]:
         """Where a point comes to lie, from the upper left corner."""

@@ -71,7 +71,12 @@ def styled(chart: alt.VConcatChart) -> alt.VConcatChart:
             format="~g",
             tickCount=8,
         ),
-        legend=alt.LegendConfig(labelFontSize=15, labelColor=INK, labelLimit=320, offset=8),
+        legend=alt.LegendConfig(
+            labelFontSize=15,
+            labelColor=INK,
+            labelLimit=320,
+            offset=8,
+        ),
     )
     return chart
 

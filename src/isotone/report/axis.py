@@ -1,0 +1,75 @@
+"""A logarithmic axis of which only a part is shown: what lies beyond is drawn at its edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import altair as alt
+
+_EDGE = 0.045  # of the length, from the end: where what lies beyond is drawn
+
+
+def edge_of(low: float, high: float, *, upper: bool = True) -> float:
+    """The value at which to draw what is beyond an end of a logarithmic axis."""
+    room = math.pow(low / high, _EDGE)
+    return high * room if upper else low / room
+
+
+@dataclass(frozen=True)
+class LogAxis:
+    """What is shown, from low to high; values above limit or below floor lie at an edge instead."""
+
+    low: float
+    high: float
+    limit: float
+    floor: float = 0.0
+
+    def level(self, value: float) -> float:
+        """The value at which to draw one; infinity is fine."""
+        if value > self.limit:
+            return edge_of(self.low, self.high)
+        if value < self.floor:
+            return edge_of(self.low, self.high, upper=False)
+        return value
+
+    def is_beyond(self, value: float) -> bool:
+        """Whether it is drawn at the upper edge, as a triangle."""
+        return value > self.limit
+
+    @property
+    def scale(self) -> alt.Scale:
+        """As Vega-Lite takes it."""
+        return alt.Scale(type="log", domain=[self.low, self.high], nice=False)
+
+    def ticks(self, most: int = 9) -> list[float]:
+        """Powers of ten, about so many; on a short axis their double and fivefold too."""
+        decades = math.log10(self.high / self.low)
+        steps = (1, 2, 5) if 3 * decades < most else (1,)
+        stride = 1 + int(decades // most)
+        start = math.floor(math.log10(self.low)) // stride * stride  # so that 1 is among them
+        powers = range(start, math.ceil(math.log10(self.high)) + 1, stride)
+        values = [step * 10.0**power for power in powers for step in steps]
+        return [value for value in values if self.low <= value <= self.high]
+
+
+def fit_axis(
+    values: Iterable[float], *, most: float, least: float = 0.0, always: Iterable[float] = ()
+) -> LogAxis:
+    """The axis that shows all positive values from `least` to `most`, with room for those beyond.
+
+    always: further values to show.
+    """
+    values = list(values)
+    shown = [*always, *(value for value in values if least < value <= most)] or [1.0]
+    low, high = min(shown), max(shown)
+    high = max(high, 1.3 * low)
+    above, below = any(v > most for v in values), any(v <= least for v in values)
+    room = high / low
+    return LogAxis(
+        low / math.pow(room, 0.14 if below else 0.05),
+        high * math.pow(room, 0.14 if above else 0.05),
+        limit=most,
+        floor=least,
+    )

@@ -1,0 +1,1 @@
+"""A study's runs as charts and claims: plain records in, no model code."""
