@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.box import SIMPLE
@@ -15,9 +15,6 @@ from isotone.cli.archive import Workers
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, stdout
 from isotone.cli.judge import Device, Dtype, Json
 from isotone.errors import InputError
-
-if TYPE_CHECKING:
-    from isotone.evaluate.results import Point
 
 # isotone.evaluate brings torch and isotone.report Altair: imported where a command runs.
 
@@ -69,7 +66,7 @@ def frontier(
     hide_foreign_bars()
     from isotone.evaluate.frontier import sweep, variants
     from isotone.evaluate.peers import read_points
-    from isotone.report.frontier import frontier_chart
+    from isotone.report.frontier import frontier_chart, protocol_caption
     from isotone.report.page import write_chart
 
     wanted = variants(_numbers(bits, float, "--bits"), _numbers(k, int, "--k"))
@@ -94,7 +91,9 @@ def frontier(
         progress.begin("drawing", 0)
         records = [*map(asdict, measured), *peers]
         title = title or f"{measured[0].protocol.model}: quality over size"
-        chart = frontier_chart(records, title=title, caption=caption or _caption(measured[0]))
+        chart = frontier_chart(
+            records, title=title, caption=caption or protocol_caption(records[0])
+        )
         page, picture = write_chart(chart, results, "frontier")
     if json:
         print_json({"points": records, "html": str(page), "png": str(picture)})
@@ -114,22 +113,6 @@ def _numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Numb
         raise InputError(
             f"{option} is {text!r}; expected numbers with commas between, or '' for none"
         ) from error
-
-
-def _caption(dense: Point) -> str:
-    """What the points were measured on."""
-    protocol = dense.protocol
-    parts = [
-        f"{protocol.text}, {dense.n_tokens // (protocol.context - 1)} windows of "
-        f"{protocol.context:,} tokens, {protocol.dtype}."
-    ]
-    for what, globs in (("Clustered: only", protocol.include), ("Kept dense:", protocol.exclude)):
-        parts += [f"{what} {', '.join(globs)}."] if globs else []
-    parts.append(
-        "Bits per weight: all bytes that the clustered weights take on disk (ranks, codebooks, "
-        f"scales, protected weights), by their number. isotone {protocol.isotone}."
-    )
-    return " ".join(parts)
 
 
 def _table(points: Sequence[Mapping[str, Any]]) -> Table:

@@ -73,6 +73,23 @@ def frontier_chart(points: Points, *, title: str, caption: str) -> alt.VConcatCh
     )
 
 
+def protocol_caption(point: Mapping[str, Any]) -> str:
+    """What the points were measured on, by one that holds its protocol."""
+    protocol = point["protocol"]
+    n_windows = point["n_tokens"] // (protocol["context"] - 1)
+    parts = [
+        f"{protocol['text']}, {n_windows} windows of {protocol['context']:,} tokens, "
+        f"{protocol['dtype']}."
+    ]
+    for what, key in (("Clustered: only", "include"), ("Kept dense:", "exclude")):
+        parts += [f"{what} {', '.join(protocol[key])}."] if protocol[key] else []
+    parts.append(
+        "Bits per weight: all bytes that the clustered weights take on disk (ranks, codebooks, "
+        f"scales, protected weights), by their number. isotone {protocol['isotone']}."
+    )
+    return " ".join(parts)
+
+
 def _panel_chart(
     panel: Panel,
     points: Points,
