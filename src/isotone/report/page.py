@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,21 @@ def _rendered(page: Page, charts: Sequence[_Drawn]) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return environment.get_template("page.html.j2").render(
         page=page,
         charts=charts,
         help=_HELP,
-        library=library.replace("</script", "<\\/script"),
+        library=_library(),
         specs=_script([chart.spec for chart in charts]),
         options=_script(_OPTIONS),
     )
+
+
+@cache
+def _library() -> str:
+    """All code that draws, which no text in it can end the script with."""
+    code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    return code.replace("</script", "<\\/script")
 
 
 def _titled(figure: Figure) -> dict[str, Any]:

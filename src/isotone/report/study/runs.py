@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,9 +116,9 @@ def by_size(runs: Sequence[StudyRun]) -> dict[int, list[StudyRun]]:
 
 def middle(damages: Iterable[float]) -> float:
     """The median of multiples, of two middle ones their geometric mean; infinite ones count."""
-    logarithms = [math.log(damage) for damage in damages]
-    found = statistics.median(logarithms)
-    return math.exp(found) if found < math.log(1e308) else math.inf
+    ordered = sorted(damages)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return low if low == high else math.sqrt(low) * math.sqrt(high)
 
 
 def _clustering(record: Record) -> tuple[int, str]:
