@@ -175,8 +175,8 @@ def test_collapse_is_compared_pair_by_pair():
     claim = collapsing(runs(*REPLACED))
     assert claim.shows.startswith("Holds. A correction delays it in 1 of 1 comparisons")
     assert claim.figures == (
-        "K = 64, uncorrected: doubled at 1.5 replaced layers, the stream's RMS then not finite",
-        "K = 64, moments restored: doubled at 5 replaced layers, the stream's RMS then × 1.4",
+        "K = 64, uncorrected: doubled after 1.5 replaced layers, the stream's RMS then not finite",
+        "K = 64, moments restored: doubled after 5 replaced layers, the stream's RMS then × 1.4",
     )
     undone = collapsing(runs(*replaced([3.0], correction="none"), *replaced([2.5])))
     assert undone.shows.startswith("Does not hold.")
@@ -215,8 +215,8 @@ def test_ranking_by_hand():
     error = rank_correlation([0.1, 0.1, 0.4, 0.1, 0.4, 0.4], [1, 2, 3, 4, 5, 6])
     order = rank_correlation([1, 0.9, 1, 0.5, 0.9, 0.5], [1, 2, 3, 4, 5, 6])
     assert claim.figures == (
-        "K = 64: at error 0.1 1.500 times with the order broken and 1.100 with it kept; at error "
-        "0.4 3.00 and 1.400",
+        "K = 64: 1.500 times with the order broken and 1.100 with it kept at error 0.1, 3.00 and "
+        "1.400 at error 0.4",
         "K = 64, 12 single-layer runs with moments restored: rank correlation of damage with "
         f"relative error {error:+.2f}, with the codebook's rho {order:+.2f} (within a layer, "
         f"median: {error:+.2f} and {order:+.2f})",

@@ -218,30 +218,30 @@ def _doubling(found: Sequence[Survival]) -> str:
     growths = [each.growth for each in found if each.growth is not None]
     ranged = dict.fromkeys(map(grown, (min(growths), max(growths)))) if growths else {}
     return (
-        f"K = {first.k}, {corrected(first.correction)}: doubled at {' to '.join(ends)} replaced "
-        f"layers" + (f", the stream's RMS then {' to '.join(ranged)}" if growths else "")
+        f"K = {first.k}, {corrected(first.correction)}: doubled after {' to '.join(ends)} replaced "
+        "layers" + (f", the stream's RMS then {' to '.join(ranged)}" if growths else "")
     )
 
 
 def _at_equal_errors(rows: Sequence[EqualErrorRow]) -> str:
-    """How much more the broken order costs, over all errors of one K."""
-    pairs = [(row.cells[KEPT].damage, row.cells[BROKEN].damage) for row in rows]
+    """How much more the broken order costs, at the least and the largest error of one K."""
     least, most = rows[0], rows[-1]
-    (kept_least, broken_least), (kept_most, broken_most) = pairs[0], pairs[-1]
+    pairs = [(row.cells[KEPT].damage, row.cells[BROKEN].damage) for row in (least, most)]
+    (kept_least, broken_least), (kept_most, broken_most) = pairs
     return (
-        f"K = {least.k}: at error {least.at_error:g} {times(broken_least)} times with the order "
-        f"broken and {times(kept_least)} with it kept; at error {most.at_error:g} "
-        f"{times(broken_most)} and {times(kept_most)}"
+        f"K = {least.k}: {times(broken_least)} times with the order broken and "
+        f"{times(kept_least)} with it kept at error {least.at_error:g}, "
+        f"{times(broken_most)} and {times(kept_most)} at error {most.at_error:g}"
     )
 
 
 def _correlated(found: Explained) -> str:
     error, order = (_signed(value) for value in (found.with_error, found.with_order))
-    within = [_signed(value) for value in found.within_layers]
+    within = [_signed(value) for value in found.within_layers if value is not None]
+    medians = f" (within a layer, median: {' and '.join(within)})" if len(within) == 2 else ""
     return (
         f"K = {found.k}, {found.n} single-layer runs with moments restored: rank correlation of "
-        f"damage with relative error {error}, with the codebook's rho {order} (within a layer, "
-        f"median: {within[0]} and {within[1]})"
+        f"damage with relative error {error}, with the codebook's rho {order}{medians}"
     )
 
 

@@ -37,10 +37,9 @@ class _Stream:
 
 
 def drift_figure(runs: Sequence[StudyRun]) -> Figure | None:
-    """Growth and cosine side by side, a row for each order of replacement; of the largest K."""
-    progressive = [run for run in runs if run.protocol == "progressive"]
-    k = max((run.k for run in progressive), default=0)
-    found = [run for run in progressive if run.k == k]
+    """Growth and cosine side by side, a row for each order of replacement."""
+    found = _compared([run for run in runs if run.protocol == "progressive"])
+    k = max((run.k for run in found), default=0)
     streams = _streams(found)
     if not streams:
         return None
@@ -63,6 +62,19 @@ def drift_figure(runs: Sequence[StudyRun]) -> Figure | None:
         chart=line_grid(panels, columns=2, height=240),
         rows=[row for stream in streams for row in _tabled(stream, k)],
     )
+
+
+def _compared(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Those of the largest K, without correction and with moments restored where both are there.
+
+    More corrections would be more lines than a panel can bear.
+    """
+    k = max((run.k for run in runs), default=0)
+    found = [run for run in runs if run.k == k]
+    pair = {"none", "moments"}
+    if pair <= {run.correction for run in found}:
+        return [run for run in found if run.correction in pair]
+    return found
 
 
 def _streams(runs: Sequence[StudyRun]) -> list[_Stream]:
