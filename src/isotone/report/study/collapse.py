@@ -36,8 +36,9 @@ def collapse_figure(runs: Sequence[StudyRun]) -> Figure | None:
         axis = fit_axis(perplexities, most=MOST * base, always=[base, 2 * base])
         for order in orders:
             own = [sequence for sequence in found if (sequence.k, sequence.order) == (k, order)]
-            titled = order == orders[0]
-            panels.append(_panel(own, all_runs, axis, (k, order), most, titled=titled))
+            cell, titled = (k, order), order == orders[0]
+            panel = _panel(own, all_runs, axis, cell, most, number=len(panels), titled=titled)
+            panels.append(panel)
     return Figure(
         name="collapse",
         heading="Progressive replacement",
@@ -58,13 +59,14 @@ def _panel(
     cell: tuple[int, str],
     most: int,
     *,
+    number: int,
     titled: bool,
 ) -> LinePanel:
     k, order = cell
     base = next(run.unedited for run in all_runs if run.k == k)
     field, ticks, scale = log_channel(axis, "perplexity" if titled else "")
     return LinePanel(
-        name=f"collapse_{k}_{order}",
+        name=f"collapse_{number}",
         title=f"K = {k}, {ORDERS.get(order, order)}",
         rows=[row for number, sequence in enumerate(own) for row in _rows(sequence, number, axis)],
         lines=_medians(own, axis),
@@ -104,13 +106,14 @@ def _medians(own: Sequence[Replacement], axis: LogAxis) -> list[Row]:
         base = mine[0].runs[0].unedited
         rows.append({"family": name, "x": 0, "level": axis.level(base)})
         for n in sorted({len(run.layers) for sequence in mine for run in sequence.runs}):
-            found = [sequence.damage_at(n) for sequence in mine]
-            measured = [damage for damage in found if damage is not None]
-            # One that has ended has collapsed: it stands above all that are measured.
-            typical = middle(math.inf if damage is None else damage for damage in found)
-            if 2 * len(measured) < len(found) or (
-                typical == math.inf and len(measured) < len(found)
-            ):
+            typical = _typical([sequence.damage_at(n) for sequence in mine])
+            if typical is None:
                 break
             rows.append({"family": name, "x": n, "level": axis.level(typical * base)})
     return rows
+
+
+def _typical(damages: Sequence[float | None]) -> float | None:
+    """The median, or None where it is one of those that have ended (None), and so collapsed."""
+    typical = middle(math.inf if damage is None else damage for damage in damages)
+    return None if typical == math.inf and None in damages else typical
