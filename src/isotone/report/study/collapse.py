@@ -29,7 +29,7 @@ def collapse_figure(runs: Sequence[StudyRun]) -> Figure | None:
     used = {sequence.order for sequence in found}
     orders = [name for name in ORDERS if name in used] + sorted(used - set(ORDERS))
     most = max(len(run.layers) for run in all_runs)
-    panels = []
+    panels: list[LinePanel] = []
     for k in sizes:
         base = next(run.unedited for run in all_runs if run.k == k)
         perplexities = [run.perplexity for run in all_runs if run.k == k]
