@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import altair as alt
 
+_STEPS = ((1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))  # ticks in a decade
+
 _EDGE = 0.045  # of the length, from the end: where what lies beyond is drawn
 
 
@@ -44,13 +46,13 @@ class LogAxis:
         return alt.Scale(type="log", domain=[self.low, self.high], nice=False)
 
     def ticks(self, most: int = 9) -> list[float]:
-        """Powers of ten, about so many; on a short axis their double and fivefold too."""
+        """Powers of ten, about so many; on a short axis what lies between them too."""
         decades = math.log10(self.high / self.low)
-        steps = (1, 2, 5) if 3 * decades < most else (1,)
+        steps = next((steps for steps in _STEPS if len(steps) * decades < most), _STEPS[-1])
         stride = 1 + int(decades // most)
         start = math.floor(math.log10(self.low)) // stride * stride  # so that 1 is among them
         powers = range(start, math.ceil(math.log10(self.high)) + 1, stride)
-        values = [step * 10.0**power for power in powers for step in steps]
+        values = [float(f"{step}e{power}") for power in powers for step in steps]
         return [value for value in values if self.low <= value <= self.high]
 
 

@@ -6,17 +6,27 @@ Claims are those of arXiv 2603.17917; every word on what this model shows is cho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isotone.report.equal_error import EqualErrorRow, Explained, equal_errors, explained
 from isotone.report.study.families import BROKEN, KEPT, corrected
-from isotone.report.study.runs import StudyRun, by_size, middle, single_layers
+from isotone.report.study.runs import StudyRun, middle, single_layers
 from isotone.report.study.telling import times
 from isotone.report.survival import Survival, grown, survivals
 
 ORDERS_OF_MAGNITUDE = 10.0
 HARDLY = 1.15
 """Times the unedited perplexity: what counts as orders of magnitude, and as hardly noticed."""
+
+
+@dataclass(frozen=True)
+class _Bound:
+    holds: Callable[[float], bool]
+    words: str
+
+
+_RUINED = _Bound(lambda damage: damage >= ORDERS_OF_MAGNITUDE, "ten times or more")
+_BORNE = _Bound(lambda damage: damage < HARDLY, f"below +{HARDLY - 1:.0%}")
 
 NOT_MEASURED = "Not measured."
 
@@ -47,18 +57,8 @@ def scrambling(runs: Sequence[StudyRun]) -> Claim:
         "orders of magnitude."
     )
     found = [run for run in _drawn(runs, "permute", "moments") if not _is_early(run)]
-    ruined = _share(found, lambda damage: damage >= ORDERS_OF_MAGNITUDE)
     words = "of the middle and late layers raise perplexity ten times or more when scrambled."
-    return Claim(
-        "scrambling",
-        paper,
-        f"{_verdict(ruined)} {_amount(ruined)} {words}" if found else NOT_MEASURED,
-        tuple(
-            f"K = {k}: {_range(own)}; ten times or more in "
-            f"{_layers(own, lambda damage: damage >= ORDERS_OF_MAGNITUDE)}"
-            for k, own in by_size(found).items()
-        ),
-    )
+    return _judged("scrambling", paper, found, _RUINED, words)
 
 
 def keeping(runs: Sequence[StudyRun]) -> Claim:
@@ -66,39 +66,18 @@ def keeping(runs: Sequence[StudyRun]) -> Claim:
     paper = "New values in the old order, mean and variance kept, are hardly noticed."
     found = _drawn(runs, "sorted_", "moments")
     late = [run for run in found if not _is_early(run)]
-    borne = _share(late, lambda damage: damage < HARDLY)
     words = f"of the middle and late layers stay below +{HARDLY - 1:.0%}."
-    shows = f"{_verdict(borne)} {_amount(borne)} {words}" if late else NOT_MEASURED
-    if any(map(_is_early, found)):
-        shows += " " + _early(found)
-    return Claim(
-        "keeping",
-        paper,
-        shows,
-        tuple(
-            f"K = {k}: {_range(own)}; below +{HARDLY - 1:.0%} in "
-            f"{_layers(own, lambda damage: damage < HARDLY)}"
-            for k, own in by_size(late).items()
-        ),
-    )
+    claim = _judged("keeping", paper, late, _BORNE, words)
+    early = [run for run in found if _is_early(run)]
+    return replace(claim, shows=f"{claim.shows} {_early(early)}") if early else claim
 
 
 def uncorrected(runs: Sequence[StudyRun]) -> Claim:
     """Whether the same edits ruin the model without an affine correction."""
     paper = "Without an affine correction the same order-keeping edits ruin the model."
     found = _drawn(runs, "sorted_", "none")
-    ruined = _share(found, lambda damage: damage >= ORDERS_OF_MAGNITUDE)
     words = "of the layers raise perplexity ten times or more."
-    return Claim(
-        "uncorrected",
-        paper,
-        f"{_verdict(ruined)} {_amount(ruined)} {words}" if found else NOT_MEASURED,
-        tuple(
-            f"K = {k}: {_range(own)}; ten times or more in "
-            f"{_layers(own, lambda damage: damage >= ORDERS_OF_MAGNITUDE)}"
-            for k, own in by_size(found).items()
-        ),
-    )
+    return _judged("uncorrected", paper, found, _RUINED, words)
 
 
 def collapsing(runs: Sequence[StudyRun]) -> Claim:
@@ -158,43 +137,49 @@ def _is_early(run: StudyRun) -> bool:
     return 3 * run.layer < run.n_layers
 
 
-def _by_layer(runs: Iterable[StudyRun]) -> dict[tuple[int, int], float]:
-    """The typical damage of each layer, by K and layer."""
-    grouped: dict[tuple[int, int], list[float]] = {}
-    for run in runs:
-        grouped.setdefault((run.k, run.layer), []).append(run.damage)
-    return {place: middle(damages) for place, damages in grouped.items()}
+def _judged(name: str, paper: str, found: Sequence[StudyRun], bound: _Bound, words: str) -> Claim:
+    """The claim that layers are within a bound, each layer counting once for each edit and K."""
+    if not found:
+        return Claim(name, paper, NOT_MEASURED, ())
+    within = [bound.holds(damage) for damage in _by_layer(found).values()]
+    share = sum(within) / len(within)
+    edits = sorted({(run.k, run.variant) for run in found})
+    figures = [
+        _measured([run for run in found if (run.k, run.variant) == edit], bound) for edit in edits
+    ]
+    return Claim(name, paper, f"{_verdict(share)} {_amount(share)} {words}", tuple(figures))
 
 
-def _share(runs: Sequence[StudyRun], holds: Callable[[float], bool]) -> float:
-    found = [holds(damage) for damage in _by_layer(runs).values()]
-    return sum(found) / len(found) if found else 0.0
-
-
-def _layers(runs: Sequence[StudyRun], holds: Callable[[float], bool]) -> str:
-    found = [holds(damage) for damage in _by_layer(runs).values()]
-    return f"{sum(found)} of {len(found)} layers ({sum(found) / len(found):.0%})"
-
-
-def _range(runs: Sequence[StudyRun]) -> str:
+def _measured(runs: Sequence[StudyRun], bound: _Bound) -> str:
+    """Of one edit at one K."""
     damages = [run.damage for run in runs]
-    low, typical, high = min(damages), middle(damages), max(damages)
-    return f"{times(typical)} times the unedited perplexity ({times(low)} to {times(high)})"
+    low, typical, high = (times(each) for each in (min(damages), middle(damages), max(damages)))
+    within = [bound.holds(damage) for damage in _by_layer(runs).values()]
+    return (
+        f"K = {runs[0].k}, {runs[0].variant}: {typical} times the unedited perplexity ({low} to "
+        f"{high}); {bound.words} in {sum(within)} of {len(within)} layers "
+        f"({sum(within) / len(within):.0%})"
+    )
+
+
+def _by_layer(runs: Iterable[StudyRun]) -> dict[tuple[int, str, int], float]:
+    """The typical damage by K, edit and layer."""
+    grouped: dict[tuple[int, str, int], list[float]] = {}
+    for run in runs:
+        grouped.setdefault((run.k, run.variant, run.layer), []).append(run.damage)
+    return {place: middle(damages) for place, damages in grouped.items()}
 
 
 def _early(runs: Sequence[StudyRun]) -> str:
     """What the first third of the layers shows, its worst layer by name."""
-    found = {place: d for place, d in _by_layer(runs).items() if place in _early_places(runs)}
+    found = _by_layer(runs)
     worst = max(found, key=lambda place: found[place])
-    n_borne = sum(damage < HARDLY for damage in found.values())
+    n_borne = sum(_BORNE.holds(damage) for damage in found.values())
+    k, variant, layer = worst
     return (
-        f"Of the early layers {n_borne} of {len(found)} do; the worst, layer {worst[1]} at "
-        f"K = {worst[0]}, goes to {times(found[worst])} times."
+        f"Of the early ones {n_borne} of {len(found)} do; the worst, layer {layer} with {variant} "
+        f"at K = {k}, goes to {times(found[worst])} times."
     )
-
-
-def _early_places(runs: Sequence[StudyRun]) -> set[tuple[int, int]]:
-    return {(run.k, run.layer) for run in runs if _is_early(run)}
 
 
 def _pairs(runs: Sequence[StudyRun]) -> list[tuple[Survival, Survival]]:

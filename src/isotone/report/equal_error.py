@@ -10,6 +10,9 @@ from isotone.report.ranks import rank_correlation
 from isotone.report.study.families import CATEGORIES, category
 from isotone.report.study.runs import StudyRun, by_size, middle, single_layers
 
+TOLERANCE = 0.05
+"""Relative: how near a run must have come to the error that was asked for, to be compared at it."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,15 +49,26 @@ class Explained:
 
 
 def equal_errors(runs: Sequence[StudyRun]) -> list[EqualErrorRow]:
-    """Runs that were scaled to a relative error, by K and that error."""
+    """Runs that were scaled to a relative error, by K and that error; those that missed it are not.
+
+    An edit whose own error is smaller cannot be scaled to a larger one.
+    """
     by_place: dict[tuple[int, float], dict[str, list[StudyRun]]] = {}
     for run in single_layers(runs, at_error=True):
+        if has_missed(run):
+            continue
         place = run.k, run.at_error or 0.0
         by_place.setdefault(place, {}).setdefault(category(run), []).append(run)
     return [
         EqualErrorRow(*place, {name: _cell(own[name]) for name in CATEGORIES if name in own})
         for place, own in sorted(by_place.items())
     ]
+
+
+def has_missed(run: StudyRun) -> bool:
+    """Whether a run was to have a relative error, and has another."""
+    asked = run.at_error
+    return asked is not None and abs(run.relative_error / asked - 1) > TOLERANCE
 
 
 def explained(runs: Sequence[StudyRun]) -> list[Explained]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isotone.report.claims import claims
-from isotone.report.equal_error import equal_errors
+from isotone.report.equal_error import TOLERANCE, equal_errors, has_missed
 from isotone.report.page import Page, Table
 from isotone.report.study.collapse import collapse_figure
 from isotone.report.study.dose import dose_figure
@@ -107,8 +107,9 @@ def _said(value: object) -> str:
 def _claims_table(runs: Sequence[StudyRun]) -> Table:
     return Table(
         heading="Claims",
-        note="Middle and late layers are those from a third of the depth on. A layer counts by the "
-        "median of its runs; in brackets, all of them from the least to the worst.",
+        note="Middle and late layers are those from a third of the depth on. A layer counts once "
+        "for each edit and K, by the median of its runs; in brackets, all runs from the least to "
+        "the worst.",
         columns=("The paper says", "This model shows", "By how much"),
         rows=[[[claim.paper], [claim.shows], claim.figures] for claim in claims(runs)],
     )
@@ -157,10 +158,16 @@ def _error_table(runs: Sequence[StudyRun]) -> list[Table]:
             for cell in cells
         ]
         rows.append([[f"{row.k}"], [f"{row.at_error:g}"], *shown])
+    n_missed = sum(map(has_missed, runs))
+    missed = (
+        f" Left out: {n_missed} runs that missed their error by more than {TOLERANCE:.0%}."
+        if n_missed
+        else ""
+    )
     table = Table(
         heading="Damage at the same relative error of the weights",
         note="Medians over layers, edits and seeds, each edit scaled to one relative L2 error; in "
-        "brackets the median of Spearman's rho, as measured on the codebooks.",
+        "brackets the median of Spearman's rho, as measured on the codebooks." + missed,
         columns=("K", "Error", *used),
         rows=rows,
     )

@@ -188,8 +188,7 @@ def _names(ends: Sequence[Row], place: Callable[[float], float]) -> list[Row]:
     for row in sorted(ends, key=lambda row: (row["level"], row["detail"])):
         if names and place(row["level"]) - place(names[-1]["level"]) < _TEXT_HEIGHT:
             said = names[-1]["name"].split(", ")
-            text = ", ".join(said if row["name"] in said else [*said, row["name"]])
-            names[-1] = {**names[-1], "name": text}
+            names[-1] = {**names[-1], "name": ", ".join(sorted({*said, row["name"]}, key=int))}
         else:
             names.append(row)
     return names

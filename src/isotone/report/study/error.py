@@ -55,8 +55,9 @@ def error_figure(runs: Sequence[StudyRun]) -> Figure | None:
         look="Look at one relative error, from bottom to top: if colours lie apart there, what is "
         "kept matters; if all colours share one band, the size of the error explains the damage.",
         caption="Each point is one run with one layer edited; lines go through the medians of one "
-        "edit, scaled to the same relative L2 error of the weights as the others. Scaled down far "
-        "enough a scramble keeps its order again: the tooltip has Spearman's rho. Points at the "
+        "edit, scaled to relative L2 errors of the weights; each lies at the error it reached. "
+        "Scaled down far enough, a scramble keeps its order again: the tooltip has Spearman's rho. "
+        "Points at the "
         f"lower edge add less than {LEAST:.1%}; triangles lie beyond an axis, or gave no finite "
         "number.",
         chart=line_grid(panels, columns=columns, height=400 if columns < 3 else 330, total=1040),

@@ -62,8 +62,9 @@ class LinePanel:
         points = points.transform_filter(legend)
         medians = self._base(self.lines).encode(*for_lines, alt.Detail("detail:N"))
         line = medians.transform_filter(legend).mark_line(clip=True, strokeWidth=2.8, tooltip=None)
-        # Altair would give one name to views that differ in their data alone, and mix them up.
-        line = line.properties(name=f"lines_{self.name}")
+        # A name, since Altair would give one to all views that differ in their data alone, and mix
+        # them up; and with no number at its end, which Altair would replace by that of the column.
+        line = line.properties(name=f"{self.name}_lines")
         layers = [
             *self._rule_layers(),
             line.add_params(zoom, *([legend] if first else [])),
@@ -92,8 +93,11 @@ class LinePanel:
     def _name_layers(self, legend: alt.Parameter, channels: Sequence[Channel]) -> list[alt.Chart]:
         colors = [channel for channel in channels if isinstance(channel, alt.Color)]
         base = self._base(self.names).encode(*colors, text="name:N").transform_filter(legend)
-        text = base.mark_text(align="left", dx=5, fontSize=11)
-        return [text] if self.names else []
+        # Lines and rules go on below the text: it stands on white.
+        white = base.mark_text(
+            align="left", dx=5, fontSize=11, stroke="white", strokeWidth=4, strokeJoin="round"
+        )
+        return [white, base.mark_text(align="left", dx=5, fontSize=11)] if self.names else []
 
     def _thread_layers(self, legend: alt.Parameter, channels: Sequence[Channel]) -> list[alt.Chart]:
         if not self.threads:

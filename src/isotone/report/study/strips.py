@@ -88,7 +88,8 @@ class StripPanel:
             ticks=False,
             title=None,
         )
-        y = alt.Y("group:N", sort=list(self.groups), axis=axis)
+        # All groups, those without a run in this panel too: its labels serve its neighbours.
+        y = alt.Y("group:N", axis=axis, scale=alt.Scale(domain=list(self.groups)), sort=None)
         places: list[Any] = [self.x, y]
         if self.offset:
             order = list(dict.fromkeys(row["family"] for row in self.medians))
@@ -103,7 +104,7 @@ class StripPanel:
         layers = [
             rule.mark_rule(strokeDash=[7, 5], color=FAINT, strokeWidth=1.5, clip=True),
             base.transform_filter(inside)
-            .properties(name=f"ticks_{self.name}")  # see LinePanel
+            .properties(name=f"{self.name}_ticks")  # see LinePanel
             .add_params(*params)
             .mark_point(
                 clip=True, shape="stroke", angle=90, size=130, opacity=0.45, strokeWidth=1.6
