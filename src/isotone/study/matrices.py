@@ -22,9 +22,10 @@ from isotone.study.record import Run
 class Matrix:
     """A clustered tensor of a layer, one matrix or a stack.
 
-    codebook: [matrices, k] float64. counts: [matrices, k], of all weights. squares: [matrices, k],
-    what the square of a centroid counts in the sum of squared weights: the number of weights, each
-    by the square of its factors, those left out that are stored exactly. shape: of the codebook.
+    codebook: [matrices, k] float64. counts: [matrices, k], of the weights that follow the codebook,
+    those that are stored exactly left out; at least 1. squares: [matrices, k], what the square of a
+    centroid counts in the sum of squared weights: those weights, each by the square of its factors.
+    shape: of the codebook. n_weights: all of them.
     """
 
     name: str
@@ -33,23 +34,15 @@ class Matrix:
     codebook: NDArray[np.float64]
     counts: NDArray[np.int64]
     squares: NDArray[np.float64]
+    n_weights: int
 
     @classmethod
     def of(cls, name: str, place: Place, tensor: ClusteredTensor) -> Self:
-        """Cost: some passes over the ranks; memory: 8 bytes a weight of one matrix."""
-        return cls(
-            name,
-            place,
-            tensor.codebook.shape,
-            tensor.codebook.reshape(tensor.n_matrices, -1).astype(np.float64),
-            tensor.counts.reshape(tensor.n_matrices, -1),
-            _squares(tensor),
-        )
-
-    @property
-    def n_weights(self) -> int:
-        """Weights, those stored exactly included."""
-        return int(self.counts.sum())
+        """Cost: some passes over the ranks; memory: 12 bytes a weight of one matrix."""
+        codebook = tensor.codebook.reshape(tensor.n_matrices, -1).astype(np.float64)
+        counts, squares = _masses(tensor)
+        shape = tensor.codebook.shape
+        return cls(name, place, shape, codebook, counts, squares, tensor.n_weights)
 
 
 @dataclass(frozen=True)
@@ -120,15 +113,15 @@ def _others(
     return [{"other": codebook, "other_counts": counts} for codebook, counts in pairs]
 
 
-def _squares(tensor: ClusteredTensor) -> NDArray[np.float64]:
-    """See Matrix."""
+def _masses(tensor: ClusteredTensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts and squares, see Matrix."""
     ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
-    exact = np.zeros(ranks.size, bool)
-    exact[tensor.protected_index] = True
-    out = np.empty((tensor.n_matrices, tensor.k))
-    for number, stored in enumerate(exact.reshape(ranks.shape)):
+    follows = np.ones(ranks.size, bool)
+    follows[tensor.protected_index] = False
+    counts, squares = np.empty((2, tensor.n_matrices, tensor.k))
+    for number, free in enumerate(follows.reshape(ranks.shape)):
         row, column = factors(tensor, number)
-        weights = (row**2)[:, None] * column**2
-        weights[stored.reshape(weights.shape)] = 0.0
-        out[number] = np.bincount(ranks[number], weights.reshape(-1), tensor.k)
-    return out
+        weights = ((row**2)[:, None] * column**2).reshape(-1) * free
+        counts[number] = np.bincount(ranks[number], free, tensor.k)
+        squares[number] = np.bincount(ranks[number], weights, tensor.k)
+    return np.maximum(counts, 1).astype(np.int64), squares
