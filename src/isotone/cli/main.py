@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive, explore, judge, train
+from isotone.cli import archive, calibrate, explore, judge, train
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for command in archive.COMMANDS:
     app.command()(command)
+app.command("calibrate")(calibrate.calibrate)
 for name, measuring in (judge.COMMANDS | train.COMMANDS | explore.COMMANDS).items():
     app.command(name)(measuring)
 

@@ -34,7 +34,8 @@ from isotone.core.points import collect
 from isotone.core.scale_codes import encode_factors, factors_of
 from isotone.core.sensitivity import Sensitivity
 
-_DAMPING = 0.1  # of the mean of the diagonal: what other text may do
+_OWN_DAMPING = 0.2  # of each input's own mean square: other text correlates inputs otherwise
+_DAMPING = 0.01  # of the mean of them: and uses inputs that this one leaves alone
 _LEAST_OUTPUT = 0.01  # of the mean: what other text may ask of an output
 _COLUMN_COST, _ROW_COST = 0.75, 0.5  # against the size of their weights
 _MOST_DAMPING = 1e4
@@ -57,11 +58,13 @@ class Spreading:
     def of(cls, second_moment: NDArray[np.float32]) -> Spreading:
         """From [columns, columns], finite and not all zero.
 
-        Damped by 10 % of the mean of its diagonal, or ten times as much as often as that takes to
-        make it positive definite. Cost: columns^3, in float64.
+        Damped on its diagonal, by a share of itself and of its mean, and ten times as much as often
+        as that takes to make it positive definite. Cost: columns^3, in float64.
         """
         moment = second_moment.astype(np.float64)
-        mean = float(np.trace(moment)) / len(moment)
+        diagonal = np.diag(moment)
+        mean = float(diagonal.mean())
+        moment = moment + np.diag(_OWN_DAMPING * diagonal)
         damping = _DAMPING
         while damping <= _MOST_DAMPING:
             damped = moment + damping * mean * np.eye(len(moment))
@@ -71,9 +74,9 @@ class Spreading:
                 damping *= 10.0
                 continue
             upper = lower[::-1, ::-1]
-            diagonal = np.diag(upper).copy()
-            spread = _inverted(upper) * diagonal[:, None]
-            return cls(spread.astype(np.float32), 1.0 / diagonal)
+            root = np.diag(upper)
+            spread = _inverted(upper) * root[:, None]
+            return cls(spread.astype(np.float32), 1.0 / root)
         raise AssertionError("a diagonal that outweighs all else is positive definite")
 
     def to_array(self) -> NDArray[np.float32]:

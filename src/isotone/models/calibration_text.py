@@ -15,7 +15,7 @@ from isotone.models.sampling import sample_text
 SELF = "self"
 """In the place of a text: what the model writes by itself."""
 
-N_WINDOWS, CONTEXT = 24, 512
+N_WINDOWS, CONTEXT = 48, 256
 _SHORTEST = 8  # tokens of a window
 
 

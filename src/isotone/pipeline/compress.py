@@ -42,14 +42,14 @@ from isotone.core.fit import Fit
 from isotone.core.protection import Protection
 from isotone.core.solver import MAX_K
 from isotone.engine.local import Progress, Silent, Workers, worker_count
-from isotone.errors import InputError
+from isotone.errors import InputError, IsotoneError
 from isotone.pipeline.allocation import Prices, check_bits, price_for
-from isotone.pipeline.calibrated import calibrate as open_calibration
-from isotone.pipeline.calibrated import (
+from isotone.pipeline.calibrated_job import (
     calibrated_price,
     identity_of,
     judged,
     note_fallbacks,
+    open_calibration,
     record_of,
 )
 from isotone.pipeline.calibration import Calibration
@@ -141,7 +141,11 @@ def compress(
         clustered = [plan for plan in plans if isinstance(plan, Clustered)]
         known = None
         if calibrate is not None:
-            known = open_calibration(source, clustered, calibrate, staging, progress)
+            try:
+                known = open_calibration(source, clustered, calibrate, staging, progress)
+            except IsotoneError:  # a model that cannot run, or a text that is none
+                staging.discard()
+                raise
         if target is not None:
             damage = relative_error(source, tied_to)
             plans = _priced(source, plans, target, damage, staging, n_workers, progress, known)

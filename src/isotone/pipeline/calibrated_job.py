@@ -43,7 +43,7 @@ def identity_of(calibrate: str | Path) -> dict[str, str]:
     return {"text": str(path), "hash": hash_file(path / INDEX_FILE if path.is_dir() else path)}
 
 
-def calibrate(
+def open_calibration(
     source: Source,
     plans: Sequence[Clustered],
     by: str | Path,
