@@ -9,6 +9,7 @@
 #include "assign.hpp"
 #include "bits.hpp"
 #include "entropy.hpp"
+#include "feedback.hpp"
 #include "histogram.hpp"
 #include "rans.hpp"
 #include "scale.hpp"
@@ -152,6 +153,16 @@ NB_MODULE(_native, m) {
     isotone::sum_by_rank(ranks.data(), ranks.size(), position, column.size(), gradient.data(), row.data(),
                          column.data(), sums.size(), sums.data(), scratch.data());
   }, release);
+  m.def("feedback", [](In<float> weights, std::size_t n_columns, In<float> spread, In<u16> labels,
+                       In<float> codebook, Out<u8> ranks) {
+    std::vector<i64> positions;
+    {
+      nb::gil_scoped_release unlocked;
+      positions = isotone::feedback(weights.data(), weights.size() / n_columns, n_columns, spread.data(),
+                                    labels.data(), codebook.data(), ranks.data());
+    }
+    return to_array(std::move(positions));
+  });
   m.def("squared_error", [](In<u8> a, In<u8> b, int format, std::size_t n) {
     return isotone::squared_error(a.data(), b.data(), isotone::Format(format), n);
   }, release);

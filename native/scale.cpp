@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "half_key.hpp"
 #include "simd.hpp"
 
 namespace isotone {
@@ -43,13 +44,6 @@ inline std::uint16_t narrow_half(float value) {
   const std::uint32_t small = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000u;
   const std::uint32_t rounded = magnitude < 0x38800000u ? small : normal;
   return static_cast<std::uint16_t>(rounded | ((bits >> 16) & 0x8000u));
-}
-
-inline std::uint16_t half_key(float value) {
-  const std::uint32_t bits = as_bits(value);
-  const std::uint32_t magnitude = std::min(bits & 0x7fffffffu, 0x477fe000u);
-  const std::uint32_t rounded = ((magnitude + 0xfffu + ((magnitude >> 13) & 1u)) >> 13) - (112u << 10);
-  return static_cast<std::uint16_t>(magnitude < 0x38800000u ? 0u : rounded | ((bits >> 16) & 0x8000u));
 }
 
 inline std::uint16_t narrow_bf16(float value) {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from isotone.errors import FormatError, InputError, IsotoneError, MissingExtraError
     from isotone.models.plugin import IsotoneConfig
     from isotone.models.swap import swapped
+    from isotone.pipeline.calibrate import calibrate
     from isotone.pipeline.compress import compress
     from isotone.pipeline.decompress import decompress
     from isotone.pipeline.inspect import inspect
@@ -33,6 +34,7 @@ __all__ = [
     "IsotoneConfig",
     "IsotoneError",
     "MissingExtraError",
+    "calibrate",
     "cluster",
     "compress",
     "decompress",
@@ -48,6 +50,7 @@ _HOMES = {
     "IsotoneConfig": "isotone.models.plugin",
     "IsotoneError": "isotone.errors",
     "MissingExtraError": "isotone.errors",
+    "calibrate": "isotone.pipeline.calibrate",
     "cluster": "isotone.core.cluster",
     "compress": "isotone.pipeline.compress",
     "decompress": "isotone.pipeline.decompress",

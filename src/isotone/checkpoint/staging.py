@@ -95,7 +95,7 @@ class Staging:
         (self.directory / MARKER_FILE).touch()
         for path in self.directory.glob(".*"):
             if path.name not in (MARKER_FILE, _LOCK_FILE):
-                path.unlink()
+                _remove(path)
         replaced = self.out.with_name(f".{self.out.name}.replaced")
         if self.out.exists() or self.out.is_symlink():
             _remove_own(replaced)

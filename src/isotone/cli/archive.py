@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from isotone.cli.console import print_json, progress_bar, size, stdout
+from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, size, stderr, stdout
 from isotone.cli.contents import (
+    fallback_lines,
     inspection_details,
     inspection_table,
     kept_lines,
@@ -69,11 +70,20 @@ def compress(
         list[str] | None,
         typer.Option("--set", help="GLOB:k=64,scale=row for some tensors (repeatable)."),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="self|FILE|DIR",
+            help="Weigh errors by what they do to the model, run on text of its own or of a FILE.",
+        ),
+    ] = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Cluster the weight matrices of MODEL into OUT."""
+    if calibrate is not None:
+        hide_foreign_bars()
     with progress_bar() as progress:
         summary = run_compress(
             model,
@@ -86,10 +96,13 @@ def compress(
             include=include or (),
             exclude=exclude or (),
             settings=settings or (),
+            calibrate=calibrate,
             workers=workers,
             overwrite=overwrite,
             progress=progress,
         )
+    for line in fallback_lines(summary):
+        stderr.print(line)
     if json:
         print_json(summary)
     else:

@@ -132,6 +132,18 @@ def kept_lines(inspection: Inspection) -> list[str]:
     ]
 
 
+def fallback_lines(summary: CompressSummary) -> list[str]:
+    """Which matrices were not clustered by calibration, by reason; `--json` has them all."""
+    if summary.calibration is None:
+        return []
+    reasons: dict[str, list[str]] = summary.calibration["fallbacks"]
+    return [
+        f"not calibrated, {reason}: {', '.join(names[:3])}"
+        + (f", and {len(names) - 3} more" * (len(names) > 3))
+        for reason, names in reasons.items()
+    ]
+
+
 def tensor_tables(report: TensorReport) -> list[Table]:
     """The protected weights of a tensor, and where its centroids were and are."""
     tables = [_protected_table(report)]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from isotone.cli import archive, explore, judge, pages, study, train
+from isotone.cli import archive, calibrate, explore, judge, pages, study, train
 from isotone.errors import IsotoneError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for command in archive.COMMANDS:
     app.command()(command)
+app.command("calibrate")(calibrate.calibrate)
 NAMED = judge.COMMANDS | train.COMMANDS | explore.COMMANDS | pages.COMMANDS
 for name, measuring in NAMED.items():
     app.command(name)(measuring)

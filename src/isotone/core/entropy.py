@@ -49,17 +49,19 @@ class EntropyMethod:
         off each weight.
     max_k: centroids at most, up to 256.
     protect: whether weights may be stored exactly, where that is cheaper.
+    unit: what the price is in units of, instead: a squared error of one weight.
     """
 
     price: float
     max_k: int = 256
     protect: bool = True
+    unit: float | None = None
 
     def assign(
         self, points: Points, value_bits: int, n_chunks: int, _split: Split | None = None
     ) -> Assigned:
         """See Method. Cost: about 2 ms at four bits, plus a few passes over the points."""
-        bit = self.price * points.bulk_mean_square
+        bit = self.price * (points.bulk_mean_square if self.unit is None else self.unit)
         if bit == 0.0 or len(points) == 1:
             return Assigned.whole(points)
         exact = bit * (GAP_BITS + value_bits + _RANK_BITS) if self.protect else math.inf
@@ -117,11 +119,17 @@ class EntropyMethod:
 
 def coded_bits(assigned: Assigned, value_bits: int, n_chunks: int) -> float:
     """Bits that a clustered matrix will take: ranks, codebook, protected weights; no factors."""
-    counts = assigned.counts
+    return stored_bits(assigned.counts, assigned.n_protected, value_bits, n_chunks)
+
+
+def stored_bits(
+    counts: NDArray[np.int64], n_protected: int, value_bits: int, n_chunks: int
+) -> float:
+    """The same from the weights of each rank, [k], and of those that are protected."""
     return (
         _ranks_bits(counts)
         + len(counts) * (CENTROID_BITS + n_chunks * SYMBOL_BITS)
-        + assigned.n_protected * (GAP_BITS + value_bits)
+        + n_protected * (GAP_BITS + value_bits)
     )
 
 

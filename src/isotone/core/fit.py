@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isotone.core.assigned import Assigned, Method
 from isotone.core.balance import LARGEST_KEY, Rows, ScaleRule, Scales, choose_scales
+from isotone.core.entropy import EntropyMethod
 from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.labels import Labeller, labeller
 from isotone.core.moments import Moments, moments_of
@@ -33,11 +34,15 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Counted:
-    """A matrix in short: factors, moments, and the distinct values of what is to be clustered."""
+    """A matrix in short: factors, moments, and the distinct values of what is to be clustered.
+
+    unit: the squared error of those values that does damage 1; None where nobody knows.
+    """
 
     scales: Scales | None
     moments: Moments
     points: Points
+    unit: float | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -110,7 +115,11 @@ def count(matrix: Matrix, rule: ScaleRule) -> Counted:
 
 def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
     """Choose factors, codebook and protected weights for one matrix; raises as `count` does."""
-    counted = count(matrix, rule)
+    return fit_counted(count(matrix, rule), matrix, method)
+
+
+def fit_counted(counted: Counted, matrix: Matrix, method: Method) -> Fit:
+    """Choose codebook and protected weights for what was counted of a matrix."""
     scales = counted.scales
     assigned = cluster_counted(counted, matrix, method)
     unit = np.float32(1.0 if scales is None else scales.unit)
@@ -128,6 +137,8 @@ def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
 def cluster_counted(counted: Counted, matrix: Matrix, method: Method) -> Assigned:
     """Cluster what was counted of a matrix. Weights beyond the range of keys are protected."""
     points, value_bits = counted.points, 8 * matrix.float_format.itemsize
+    if isinstance(method, EntropyMethod):
+        method = replace(method, unit=counted.unit)
     beyond = np.zeros(len(points), np.bool_)
     if counted.scales is not None:
         beyond = np.abs(points.values) >= LARGEST_KEY

@@ -26,23 +26,28 @@ class Labeller(Protocol):
 
 def labeller(assigned: Assigned, float_format: FloatFormat) -> Labeller:
     """A labeller from clustered points; float_format: of what it will be given."""
-    marks = np.where(assigned.protected, _PROTECTED, 0).astype(np.uint16)
-    labels = assigned.ranks.astype(np.uint16) + marks
+    labels = labels_of(assigned)
     if float_format is FloatFormat.F32:
         return _SegmentLabeller.of(assigned.points.keys, labels)
-    return _TableLabeller.of(assigned.points.keys, labels, float_format)
+    return TableLabeller.of(assigned.points.keys, labels, float_format)
+
+
+def labels_of(assigned: Assigned) -> NDArray[np.uint16]:
+    """For each point its rank, and a mark if it is protected."""
+    marks = np.where(assigned.protected, _PROTECTED, 0).astype(np.uint16)
+    return assigned.ranks.astype(np.uint16) + marks
 
 
 @dataclass(frozen=True)
-class _TableLabeller:
-    """One label for each of the 65,536 patterns."""
+class TableLabeller:
+    """One label for each of the 65,536 patterns: a rank, and a mark if protected."""
 
     table: NDArray[np.uint16]
 
     @classmethod
     def of(
         cls, keys: NDArray[np.uint32], labels: NDArray[np.uint16], float_format: FloatFormat
-    ) -> _TableLabeller:
+    ) -> TableLabeller:
         pattern_keys = order_keys(float_format.widen(np.arange(1 << 16, dtype=np.uint16)))
         at = np.searchsorted(keys, pattern_keys, side="right") - 1
         return cls(labels[np.maximum(at, 0)])

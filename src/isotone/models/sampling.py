@@ -44,8 +44,8 @@ def sample_text(
     tokenizer: says which tokens are special, and none of those begins a sequence.
     The same seed gives the same text on the same machine, whatever is done to torch's own
     generator. Raises InputError where the model cannot continue text, or gives no finite numbers.
-    Cost: about one forward pass of each token, many sequences at once; memory of a static cache
-    for them, at most 2 GiB or one sequence.
+    Cost: about one forward pass of each token, many sequences at once; memory of a cache for
+    them, at most 2 GiB or one sequence.
     """
     progress = progress or Silent()
     n_at_once = min(_MOST_AT_ONCE, max(1, _CACHE_BYTES // _cache_bytes(model, length)))
@@ -95,7 +95,6 @@ def _continue(
             top_k=0,
             top_p=1.0,
             pad_token_id=0,
-            cache_implementation="static",
             disable_compile=True,
             stopping_criteria=[_Ticks(progress)],
         )

@@ -9,7 +9,7 @@ they would take is added up; between the prices, bits are nearly linear in the p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from isotone.checkpoint.plan import Clustered, Settings
 from isotone.checkpoint.source import Source
 from isotone.codec.packed import RANS_STATE_BYTES
+from isotone.core.balance import Scales
 from isotone.core.entropy import coded_bits
 from isotone.core.fit import Counted, Matrix, cluster_counted, count
 from isotone.engine.local import Progress, Workers
@@ -52,6 +53,15 @@ class Prices:
         return replace(plan, settings=replace(plan.settings, price=price))
 
 
+Counter = Callable[[PlannedMatrix, Matrix], Counted]
+"""Gives a matrix in short."""
+
+
+def count_plainly(matrix: PlannedMatrix, whole: Matrix) -> Counted:
+    """By its weights alone."""
+    return count(whole, matrix.plan.settings.scale)
+
+
 def check_bits(bits: float) -> None:
     """Raise InputError for a size that no price leads to."""
     if not MIN_BITS <= bits <= MAX_BITS:
@@ -65,6 +75,7 @@ def price_for(
     damage: Damage,
     workers: Workers,
     progress: Progress,
+    counter: Counter = count_plainly,
 ) -> float:
     """The price at which all the plans together take so many bits a weight on disk.
 
@@ -72,13 +83,15 @@ def price_for(
     than 1.6 bits), a price low enough for that. Where the size jumps over the one that is asked
     for, as it may with few or odd matrices, the price on the nearer side.
 
+    counter: gives matrices in short.
+
     Cost: a survey reads every matrix up to five times, and clusters it at each price. Most models
     need one at four prices and one to three at a single one; those read again only what 256 MB did
     not hold in short, a few hundred matrices. Beyond that, memory does not depend on the model.
     Raises InputError as `core.fit.count` does.
     """
     n_weights = sum(plan.tensor.n_weights for plan in plans)
-    survey = _Survey(source, plans, damage, workers, progress)
+    survey = _Survey(source, plans, damage, workers, progress, counter)
     known: dict[float, float] = {}  # bits a weight by the logarithm of the price
     centre = math.log(_REFERENCE_PRICE) + (_REFERENCE_BITS - bits) * math.log(4.0)
     wanted: NDArray[np.float64] | None = centre + _SPREAD
@@ -109,6 +122,15 @@ def _next(known: dict[float, float], bits: float) -> NDArray[np.float64] | None:
     return np.array([low + (high - low) * min(max(share, 0.1), 0.9)])
 
 
+def fixed_bits(matrix: PlannedMatrix, scales: Scales | None) -> float:
+    """Bits of one matrix that do not depend on its clusters."""
+    layout = matrix.plan.layout
+    bits = 8.0 * layout.header_bytes / matrix.plan.n_matrices
+    bits += 8.0 * RANS_STATE_BYTES * layout.chunks_a_matrix
+    bits += 0 if scales is None else scales.stored_bits
+    return bits + _CODER_BITS * layout.matrix_weights
+
+
 class _Survey:
     """Clusters all matrices at some prices, and adds up what they would take.
 
@@ -122,7 +144,9 @@ class _Survey:
         damage: Damage,
         workers: Workers,
         progress: Progress,
+        counter: Counter,
     ) -> None:
+        self._counter = counter
         self._source, self._plans, self._damage = source, plans, damage
         self._workers, self._progress = workers, progress
         self._counted: dict[tuple[str, int], Counted] = {}
@@ -138,7 +162,7 @@ class _Survey:
             whole = matrix.read_from(self._source)
             counted = self._counted.get((matrix.plan.tensor.name, matrix.index))
             if counted is None:
-                counted = count(whole, matrix.plan.settings.scale)
+                counted = self._counter(matrix, whole)
             return matrix, counted, _bits_of(matrix, whole, counted, settings)
 
         total = np.zeros(len(prices))
@@ -160,12 +184,8 @@ def _bits_of(
     matrix: PlannedMatrix, whole: Matrix, counted: Counted, settings: Sequence[Settings]
 ) -> NDArray[np.float64]:
     """Bits of one matrix with each of some settings, all that it takes on disk included."""
-    plan = matrix.plan
     value_bits = 8 * whole.float_format.itemsize
-    fixed = 8.0 * plan.layout.header_bytes / plan.n_matrices
-    fixed += 8.0 * RANS_STATE_BYTES * whole.n_chunks
-    fixed += 0 if counted.scales is None else counted.scales.stored_bits
-    fixed += _CODER_BITS * plan.layout.matrix_weights
+    fixed = fixed_bits(matrix, counted.scales)
     coded = []
     for each in settings:
         assigned = cluster_counted(counted, whole, each.method)

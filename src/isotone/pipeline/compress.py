@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -38,14 +38,25 @@ from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.core.balance import ScaleRule
 from isotone.core.cluster import check_k
+from isotone.core.fit import Fit
 from isotone.core.protection import Protection
 from isotone.core.solver import MAX_K
 from isotone.engine.local import Progress, Silent, Workers, worker_count
-from isotone.errors import InputError
+from isotone.errors import InputError, IsotoneError
 from isotone.pipeline.allocation import Prices, check_bits, price_for
+from isotone.pipeline.calibrated_job import (
+    calibrated_price,
+    identity_of,
+    judged,
+    note_fallbacks,
+    open_calibration,
+    record_of,
+)
+from isotone.pipeline.calibration import Calibration
 from isotone.pipeline.compress_shard import compress_shard
 from isotone.pipeline.damage import Damage, relative_error
 from isotone.pipeline.open_source import open_source
+from isotone.pipeline.planned_matrix import PlannedMatrix
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.vocabulary import has_row_per_token
 
@@ -68,6 +79,7 @@ def compress(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     settings: Sequence[str] = (),
+    calibrate: str | Path | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -84,6 +96,8 @@ def compress(
         method entropy, 4 by default.
     include, exclude: globs of tensor names. settings: `GLOB:k=64,protect=off,scale=row`, later
         ones win.
+    calibrate: let errors weigh by what they do to the model, which runs for that: `self`, on text
+        that it writes; a text file; or a directory that `isotone calibrate` wrote.
     workers: threads; the cores of this process by default. The output does not depend on it.
 
     Killed and called again with the same arguments, it goes on after the last finished shard.
@@ -109,7 +123,7 @@ def compress(
     progress = progress or Silent()
     tied_to = find_tied(source)
     plans = [_without_columns(p, source) for p in plan_tensors(source, selection, tied_to)]
-    job = {
+    job: dict[str, Any] = {
         "isotone": version("isotone"),
         "arguments": {
             "k": k,
@@ -119,15 +133,30 @@ def compress(
             "include": list(include),
             "exclude": list(exclude),
             "set": list(settings),
+            **({} if calibrate is None else {"calibrate": identity_of(calibrate)}),
         },
         "source": source.identity(),
     }
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+        clustered = [plan for plan in plans if isinstance(plan, Clustered)]
+        known = None
+        if calibrate is not None:
+            try:
+                known = open_calibration(source, clustered, calibrate, staging, progress)
+            except IsotoneError:  # a model that cannot run, or a text that is none
+                staging.discard()
+                raise
         if target is not None:
             damage = relative_error(source, tied_to)
-            plans = _priced(source, plans, target, damage, staging, n_workers, progress)
+            plans = _priced(source, plans, target, damage, staging, n_workers, progress, known)
+        elif known is not None:
+            with Workers.start(n_workers) as pool:
+                judged(known, clustered, staging, pool, progress)
         shards = plan_shards(plans)
-        records = _compress_shards(source, shards, staging, n_workers, progress)
+        fitter = None if known is None else known.fit
+        records = _compress_shards(source, shards, staging, n_workers, progress, fitter)
+        if known is not None:
+            job["arguments"]["calibration"] = record_of(known, clustered)
         tied = [plan for plan in plans if isinstance(plan, Tied)]
         _assemble(source, shards, records, tied, job, staging)
         with writing(staging.out):
@@ -189,20 +218,32 @@ def _priced(
     staging: Staging,
     n_workers: int,
     progress: Progress,
+    calibration: Calibration | None,
 ) -> list[TensorPlan]:
     """The plans at the price that leads to so many bits; a resumed run finds the price again."""
     price = staging.note(_PRICE)
     if price is None:
         clustered = [plan for plan in plans if isinstance(plan, Clustered)]
         with Workers.start(n_workers) as workers:
-            price = price_for(bits, source, clustered, damage, workers, progress)
+            if calibration is None:
+                price = price_for(bits, source, clustered, damage, workers, progress)
+            else:
+                price = calibrated_price(
+                    calibration, source, clustered, bits, damage, workers, progress
+                )
+                note_fallbacks(calibration, staging)
         staging.take_note(_PRICE, price)
     prices = Prices(price, damage)
     return [prices.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
 
 
 def _compress_shards(
-    source: Source, shards: list[Shard], staging: Staging, n_workers: int, progress: Progress
+    source: Source,
+    shards: list[Shard],
+    staging: Staging,
+    n_workers: int,
+    progress: Progress,
+    fitter: Callable[[PlannedMatrix], Fit] | None,
 ) -> list[dict[str, Any]]:
     records = []
     progress.begin("compressing", sum(shard.n_bytes for shard in shards))
@@ -212,7 +253,7 @@ def _compress_shards(
         if record is None:
             scratch = staging.scratch(shard.name)
             with Workers.start(n_workers) as workers:
-                record = compress_shard(source, shard, scratch, workers, progress)
+                record = compress_shard(source, shard, scratch, workers, progress, fitter)
             if source.identity() != before:
                 scratch.unlink()
                 raise InputError("the model's files changed while they were read; run it again")

@@ -10,7 +10,7 @@ the workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
@@ -39,9 +39,16 @@ _CACHED_SHARE = 0.25
 
 
 def compress_shard(
-    source: Source, shard: Shard, path: Path, workers: Workers, progress: Progress
+    source: Source,
+    shard: Shard,
+    path: Path,
+    workers: Workers,
+    progress: Progress,
+    fitter: Callable[[PlannedMatrix], Fit] | None = None,
 ) -> dict[str, Any]:
     """Write one shard and describe its tensors, as the JSON of their records.
+
+    fitter: clusters a matrix; None: by its weights alone.
 
     Raises InputError and FormatError for weights that cannot be clustered or read, OSError where
     the shard cannot be written; no file is left then.
@@ -56,7 +63,8 @@ def compress_shard(
         wide = [item for item in by_width if DTYPE_BYTES[item.tensor.dtype] >= ALIGNMENT]
         for item in wide:
             kept.append(_copy(source, item, shard.name, writer, progress))
-        for sink in _cluster(source, shard, writer, workers, progress):
+        fits = fitter or (lambda matrix: _fit(source, matrix))
+        for sink in _cluster(source, shard, writer, workers, progress, fits):
             clustered.append(sink.record)
             small += sink.small
         rest: list[tuple[int, SmallArray | Kept]] = [(array.itemsize, array) for array in small]
@@ -92,13 +100,18 @@ class _Job:
 
 
 def _cluster(
-    source: Source, shard: Shard, writer: ShardWriter, workers: Workers, progress: Progress
+    source: Source,
+    shard: Shard,
+    writer: ShardWriter,
+    workers: Workers,
+    progress: Progress,
+    fitter: Callable[[PlannedMatrix], Fit],
 ) -> Iterator[TensorSink]:
     """Write the packed array of each tensor; yields what remains to be written and recorded."""
     matrices = (
         PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
     )
-    fits = workers.map(lambda m: (m, _fit(source, m)), matrices, ahead=workers.n_workers + 1)
+    fits = workers.map(lambda m: (m, fitter(m)), matrices, ahead=workers.n_workers + 1)
     pieces = workers.map(
         lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * workers.n_workers
     )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import ClusteredRecord
@@ -22,6 +23,8 @@ class CompressSummary:
     coverage: the share of the model's dense bytes that is clustered. skipped: see Manifest.
     output_bytes: all files that the model needs. base_bytes: how many of those are in the base (and
         its base) of a codebook-only directory. n_changed: tensors that are not as in the base.
+    calibration: the text, how many matrices were clustered by it, and by reasons those that were
+        not; None where there was none.
     """
 
     bits_per_weight: float
@@ -36,6 +39,7 @@ class CompressSummary:
     output_bytes: int
     base_bytes: int
     n_changed: int
+    calibration: dict[str, Any] | None
     seconds: float
     peak_rss_bytes: int
 
@@ -61,6 +65,7 @@ def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
         output_bytes=own_bytes + sum(base_bytes),
         base_bytes=sum(base_bytes),
         n_changed=len(opened.changed),
+        calibration=manifest.arguments.get("calibration"),
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )

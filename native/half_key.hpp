@@ -1,0 +1,18 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+namespace isotone {
+
+// The half-precision pattern nearest to a value, without subnormal ones: a key of 11 significant
+// bits for counting and labelling. What lies beyond the largest half gets its key, 65504.
+inline std::uint16_t half_key(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const std::uint32_t magnitude = std::min(bits & 0x7fffffffu, 0x477fe000u);
+  const std::uint32_t rounded = ((magnitude + 0xfffu + ((magnitude >> 13) & 1u)) >> 13) - (112u << 10);
+  return static_cast<std::uint16_t>(magnitude < 0x38800000u ? 0u : rounded | ((bits >> 16) & 0x8000u));
+}
+
+}  // namespace isotone

@@ -1,0 +1,81 @@
+"""Statistics of a model collected once, for any number of compressions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from isotone.checkpoint.plan import Clustered, Selection, plan_tensors
+from isotone.checkpoint.staging import refuse_inside, writing
+from isotone.checkpoint.tying import find_tied
+from isotone.engine.local import Progress, Silent
+from isotone.errors import InputError
+from isotone.pipeline.calibrated_job import SELF, collect_statistics, identity_of
+from isotone.pipeline.open_source import open_source
+from isotone.pipeline.statistics import INDEX_FILE, text_file
+from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
+
+_JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class CalibrateSummary:
+    """What collecting came to: the tokens that ran through the model, and the bytes written."""
+
+    text: str
+    n_tokens: int
+    output_bytes: int
+    seconds: float
+    peak_rss_bytes: int
+
+
+def calibrate(
+    model: str | Path,
+    out: str | Path,
+    *,
+    text: str | Path = SELF,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> CalibrateSummary:
+    """Collect what flows through the matrices of a model, for `compress(calibrate=out)`.
+
+    model: a model directory or a hub id. out: a directory that does not exist yet, or where an
+    interrupted call with the same arguments is to go on. text: `self`, for text that the model
+    writes, or a text file. include, exclude: globs of tensor names.
+    Raises InputError and FormatError. See models.collect for what it costs.
+    """
+    started, out = time.monotonic(), Path(out)
+    source = open_source(model)
+    refuse_inside(out, Path(model))
+    selection = Selection(include=tuple(include), exclude=tuple(exclude))
+    plans = plan_tensors(source, selection, find_tied(source))
+    job = {"source": source.identity(), "by": identity_of(text), "globs": [include, exclude]}
+    _begin(out, json.dumps(job, sort_keys=True))
+    clustered = [plan for plan in plans if isinstance(plan, Clustered)]
+    with writing(out):
+        collect_statistics(source, clustered, text, out, progress or Silent())
+    n_tokens = int(np.load(text_file(out)).size)
+    seconds = time.monotonic() - started
+    return CalibrateSummary(str(text), n_tokens, tree_bytes(out), seconds, peak_rss_bytes())
+
+
+def _begin(out: Path, job: str) -> None:
+    """Make the directory, or go on in one that was begun for the same job."""
+    if (out / INDEX_FILE).exists():
+        raise InputError(f"{out}: holds statistics already; choose another OUT")
+    if out.exists():
+        path = out / _JOB_FILE
+        if not path.is_file() or path.read_text("utf-8") != job:
+            raise InputError(
+                f"{out}: exists, and is no unfinished work of this call; choose another"
+            )
+        return
+    with writing(out):
+        out.mkdir(parents=True)
+        (out / _JOB_FILE).write_text(job, "utf-8")
