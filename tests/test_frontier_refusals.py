@@ -95,7 +95,9 @@ def test_what_others_wrote_is_left_alone(language_models, tmp_path, name, conten
 def test_a_damaged_line_is_named(results, language_models):
     first, second, *rest = lines(results)
     (results / POINTS_FILE).write_bytes(b"".join([first, second[:40], b"\n", *rest]))
-    with pytest.raises(InputError, match=r"points\.jsonl: line 2 is nothing that isotone frontier wrote"):
+    with pytest.raises(
+        InputError, match=r"points\.jsonl: line 2 is nothing that isotone frontier wrote"
+    ):
         swept(language_models, results)
 
 
