@@ -304,7 +304,7 @@ def test_bad_requests_are_refused(dense, text, statistics, tmp_path):
         isotone.calibrate(dense, tmp_path / "taken", text=text)
 
 
-def test_damaged_statistics_are_refused(dense, statistics, tmp_path):
+def test_damaged_statistics_are_refused(dense, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "statistics.json").write_text("{}", "utf-8")
     with pytest.raises(FormatError, match=r"statistics\.json"):
