@@ -1,0 +1,120 @@
+"""What knowing the activations is worth, on SmolLM2's linear matrices, by the model's own text.
+
+Each size is compressed from statistics that `isotone calibrate` collected once, and judged beside
+the same size without; the whole command with `--calibrate self` is timed at the first size. On
+questions: the dense model and 3.6 bits. Healed: 3.1 bits. What is done already is kept in
+work/calibration, so that an interrupted run goes on.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from command import isotone
+from results import print_table, write_results
+from smollm2_dense import DEFAULT, smollm2_dense
+
+WORK = DEFAULT.with_name("calibration")
+STATISTICS = WORK / "statistics"
+LINEAR = ("--exclude", "*embed*")
+SIZES = (3.1, 2.6, 3.6, 4.1)
+FIGURES = ("perplexity", "kl", "top1_agreement")
+
+
+def compressed(name: str, *arguments: object) -> dict:
+    """Compress into WORK/name, and what that came to."""
+    run = isotone("compress", smollm2_dense(), WORK / name, "--overwrite", *LINEAR, *arguments)
+    calibration = run.output["calibration"] or {}
+    return {
+        "bits_per_weight": run.output["bits_per_weight"],
+        "seconds": run.seconds,
+        "peak_rss_bytes": run.peak_rss_bytes,
+        "fallbacks": calibration.get("fallbacks"),
+    }
+
+
+def judged(model: Path, text: str) -> dict:
+    """Quality on the text, beside the dense model."""
+    found = isotone("eval", model, "--text", text, "--reference", smollm2_dense()).output
+    return {key: found[key] for key in FIGURES}
+
+
+def answered(model: Path, tasks: list[Path]) -> dict:
+    """Shares of right answers, with their standard errors."""
+    scores = isotone("eval", model, "--tasks", ",".join(map(str, tasks))).output["tasks"]
+    return {task: {key: row[key] for key in ("acc", "acc_stderr")} for task, row in scores.items()}
+
+
+def steps(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
+    """Everything that is measured, by name, in order."""
+    whole = ("--bits", SIZES[0], "--calibrate", "self")
+    todo: dict[str, Callable[[], dict]] = {
+        "statistics": lambda: isotone("calibrate", smollm2_dense(), STATISTICS, *LINEAR).output,
+    }
+    for bits in SIZES:
+        for name, options in ((f"{bits}", ("--calibrate", STATISTICS)), (f"{bits} plain", ())):
+            todo[name] = lambda name=name, bits=bits, options=options: {
+                **compressed(name, "--bits", bits, *options),
+                **judged(WORK / name, given.text),
+            }
+    for name, options in (("K = 16", ("--calibrate", STATISTICS)), ("K = 16 plain", ())):
+        todo[name] = lambda name=name, options=options: {
+            **compressed(name, "--k", 16, *options),
+            **judged(WORK / name, given.text),
+        }
+    todo["whole command"] = lambda: compressed("whole", *whole)
+    if given.tasks:
+        todo["questions, dense"] = lambda: answered(smollm2_dense(), given.tasks)
+        todo["questions, 3.6"] = lambda: answered(WORK / "3.6", given.tasks)
+    if given.train:
+        todo["healed, 3.1"] = lambda: healed(given)
+    return todo
+
+
+def healed(given: argparse.Namespace) -> dict:
+    """3.1 bits after 100 steps of healing."""
+    out = WORK / "3.1.healed"
+    shutil.rmtree(out, ignore_errors=True)
+    options = ("--text", given.train, "--teacher", smollm2_dense(), "--overwrite")
+    run = isotone("heal", WORK / "3.1", out, *options)
+    return {"seconds": run.seconds, **judged(out, given.text)}
+
+
+def main() -> None:
+    """Measure what is not measured yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--text", default="builtin", metavar="FILE", help="text to judge on")
+    parser.add_argument("--tasks", nargs="*", type=Path, default=[], help="JSON lines, for eval")
+    parser.add_argument("--train", metavar="FILE", help="text to heal on; none: not healed")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="some of the steps")
+    given = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    kept = WORK / "results.json"
+    found = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    for name, measure in steps(given).items():
+        if name not in found and (given.only is None or name in given.only):
+            found[name] = measure()
+            kept.write_text(json.dumps(found, indent=1), "utf-8")
+    rows = [
+        (
+            name,
+            *(f"{run[key]:.4g}" if key in run else "" for key in ("bits_per_weight", *FIGURES)),
+            f"{run['seconds']:.0f}" if "seconds" in run else "",
+            f"{run['peak_rss_bytes'] / 1e9:.1f}" if "peak_rss_bytes" in run else "",
+            "; ".join(
+                f"{task} {row['acc']:.4f}"
+                for task, row in run.items()
+                if isinstance(row, dict) and "acc" in row
+            ),
+        )
+        for name, run in found.items()
+    ]
+    columns = ("", "bits", "perplexity", "KL", "same top-1", "seconds", "peak GB", "questions")
+    print_table("calibrated by the model's own text", columns, rows)
+    write_results("calibration", {"text": Path(given.text).name, "steps": found})
+
+
+if __name__ == "__main__":
+    main()
