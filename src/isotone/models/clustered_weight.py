@@ -258,11 +258,16 @@ class ClusteredWeight(nn.Module):  # type: ignore[misc]
         return f"{self.name}, {tuple(self.shape)}, k={self.codebook.shape[-1]}, dtype={self.dtype}"
 
 
-def read_clustered(directory: CompressedDirectory, record: ClusteredRecord) -> ClusteredWeight:
-    """Read a tensor, chunk by chunk, as it will stay in memory; raises FormatError."""
+def read_clustered(
+    directory: CompressedDirectory, record: ClusteredRecord, bits: int | None = None
+) -> ClusteredWeight:
+    """Read a tensor, chunk by chunk, as it will stay in memory; raises FormatError.
+
+    bits: that a rank takes there, the least that will do by default; 8 are the fastest to decode.
+    """
     reader = directory.packed(record)
     values = directory.values(record, reader)
-    bits = rank_bits(record.k)
+    bits = bits or rank_bits(record.k)
     shape = record.shape[1:] if values.codebook.ndim == 2 else record.shape
     n_rows = values.n_matrices * (shape[0] if shape else 1)
     runs = (reader.decode(chunk) for chunk, *_ in reader.spans())

@@ -43,8 +43,10 @@ def pack_rows(
 
 
 def unpack_rows(packed: torch.Tensor, n_columns: int, bits: int) -> torch.Tensor:
-    """The ranks of packed rows: [rows, row_bytes] uint8 -> [rows, n_columns] uint8."""
+    """The ranks of packed rows: [rows, row_bytes] uint8 -> [rows, n_columns] uint8, maybe shared."""
     n_rows = packed.shape[0]
+    if bits == 8:
+        return packed[:, :n_columns]
     if packed.device.type == "cpu":
         ranks = torch.empty(n_rows, packed.shape[1] // bits * GROUP, dtype=torch.uint8)
         _native.unpack(packed.contiguous().view(-1).numpy(), bits, ranks.view(-1).numpy())

@@ -62,11 +62,11 @@ def swapped(
 
 
 def hold_ranks(model: nn.Module) -> dict[str, ClusteredWeight]:
-    """Keep the packed ranks of a dense model in memory, so that swapping reads no files.
+    """Keep the ranks of a dense model in memory, so that swapping neither reads nor unpacks.
 
-    For whoever swaps many times. Gives the clustered weights by name, not to be changed. Memory:
-    rank_bits(k) / 8 bytes a weight. Raises InputError for a model that is not from a clustered
-    directory, FormatError for a damaged one.
+    For whoever swaps many times. Gives the clustered weights by name, not to be changed. Memory: a
+    byte a weight. Raises InputError for a model that is not from a clustered directory, FormatError
+    for a damaged one.
     """
     leaves = {leaf for source in parameter_sources(model).values() for leaf in source.leaves()}
     return {leaf.name: leaf.hold() for leaf in sorted(leaves, key=lambda leaf: str(leaf.name))}

@@ -101,17 +101,18 @@ class UnreadWeight:
 
     def read(self) -> ClusteredWeight:
         """Read it now, to where and to the dtype in which the loader wanted it."""
-        if self._held is not None:
-            return self._held
-        weight = read_clustered(self._directory, self._record)
+        return self._held or self._read(None)
+
+    def hold(self) -> ClusteredWeight:
+        """Read it, a byte for each rank, and give the same one each time from here on."""
+        self._held = self._held or self._read(8)
+        return self._held
+
+    def _read(self, bits: int | None) -> ClusteredWeight:
+        weight = read_clustered(self._directory, self._record, bits)
         weight.dtype = self.dtype
         moved: ClusteredWeight = weight.to(self.device)
         return moved
-
-    def hold(self) -> ClusteredWeight:
-        """Read it, and give the same one each time from here on."""
-        self._held = self.read()
-        return self._held
 
 
 def replaced(value: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:
