@@ -43,7 +43,7 @@ def pack_rows(
 
 
 def unpack_rows(packed: torch.Tensor, n_columns: int, bits: int) -> torch.Tensor:
-    """The ranks of packed rows: [rows, row_bytes] uint8 -> [rows, n_columns] uint8, maybe shared."""
+    """The ranks of packed rows: [rows, row_bytes] uint8 -> [rows, n_columns] uint8, or a view."""
     n_rows = packed.shape[0]
     if bits == 8:
         return packed[:, :n_columns]
