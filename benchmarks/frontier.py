@@ -26,7 +26,8 @@ BITS = (2.6, 3.1, 3.65, 3.9, 4.1, 5.0)
 K = (16, 32, 64)
 CAPTION = (
     "SmolLM2-135M-Instruct, linear layers, {text}, {windows} windows of 1,024 tokens. Bits are "
-    "what each format stores on disk for a weight, all included. No method uses data. The model's "
+    "what each format stores on disk for a weight, all included. No method uses data "
+    "(calibrated: text that the model wrote). The model's "
     "weights come from a 4-bit file (Q4_1: blocks of 32 with 16 even levels each), which favours "
     "formats whose blocks fall on those: HQQ, and above all Q4_K/Q5_0 (perplexity 31.2, or 32.6 "
     "with blocks shifted against them). llama.cpp puts only down_proj into K-quants here, for the "
@@ -47,7 +48,7 @@ def main() -> None:
         model,
         WORK,
         given.text,
-        variants=variants(BITS, K),
+        variants=variants(BITS, K, calibrate="self"),
         windows=given.windows,
         exclude=["*embed_tokens*"],
     )

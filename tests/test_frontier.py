@@ -25,7 +25,7 @@ from frontier_sweeps import (  # noqa: E402
 )
 from isotone.errors import InputError  # noqa: E402
 from isotone.evaluate import bench  # noqa: E402
-from isotone.evaluate.frontier import ENTROPY, KMEANS, PLAIN, sweep, variants  # noqa: E402
+from isotone.evaluate.frontier import CALIBRATED, ENTROPY, KMEANS, PLAIN, sweep, variants  # noqa: E402
 from isotone.evaluate.peers import read_points  # noqa: E402
 from isotone.evaluate.results import POINTS_FILE  # noqa: E402
 from isotone.evaluate.run import evaluate  # noqa: E402
@@ -60,6 +60,30 @@ def compressed_anew(monkeypatch):
 
 
 # What is measured
+
+
+def test_calibrated_sizes_share_statistics(language_models, tmp_path, monkeypatch):
+    collected = []
+
+    def counting(*arguments, **options):
+        collected.append(options["text"])
+        return isotone.calibrate(*arguments, **options)
+
+    monkeypatch.setattr(bench, "calibrate", counting)
+    text = str(language_models.text)
+    wanted = variants([3.5, 4.5], [], calibrate=text)
+    assert [v.family for v in wanted] == 2 * [CALIBRATED] + 2 * [ENTROPY]
+    results = tmp_path / "results"
+    points = swept(language_models, results, variants=wanted)
+    assert collected == [text]
+    assert not list(results.glob(".s*")), "statistics and scratch stay behind"
+    sizes = {p.label: p.bits_per_weight for p in points if p.family == CALIBRATED}
+    assert len(sizes) == 2
+    out = tmp_path / "out"
+    summary = isotone.compress(language_models.dense, out, bits=3.5, calibrate=text)
+    assert sizes["3.5 bits"] == summary.bits_per_weight
+    assert swept(language_models, results, variants=wanted) == points
+    assert collected == [text]
 
 
 def test_points_are_what_compress_and_evaluate_say(original, language_models, tmp_path):

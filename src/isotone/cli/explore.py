@@ -48,6 +48,12 @@ def frontier(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Keep tensors that match GLOB (repeatable).")
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="self|FILE", help="The sizes once more, errors weighed by the model's own text."
+        ),
+    ] = None,
     points: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Points of others to draw as well, JSON (repeatable)."),
@@ -69,7 +75,8 @@ def frontier(
     from isotone.report.frontier import frontier_chart, protocol_caption
     from isotone.report.page import write_chart
 
-    wanted = variants(_numbers(bits, float, "--bits"), _numbers(k, int, "--k"))
+    sizes, numbers = _numbers(bits, float, "--bits"), _numbers(k, int, "--k")
+    wanted = variants(sizes, numbers, calibrate)
     peers = [point for path in points or () for point in read_points(path)]
     with progress_bar() as progress:
         measured = sweep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,10 +20,14 @@ from isotone.evaluate.divergence import divergence
 from isotone.evaluate.estimates import Estimate
 from isotone.evaluate.loading import load_model, open_files
 from isotone.evaluate.perplexity import perplexity
+from isotone.evaluate.provenance import text_hash
 from isotone.evaluate.results import Point, Protocol
 from isotone.evaluate.scoring import compare, score
 from isotone.evaluate.windows import Tokens
+from isotone.pipeline.calibrate import calibrate
+from isotone.pipeline.calibrated_job import identity_of
 from isotone.pipeline.compress import compress
+from isotone.pipeline.statistics import INDEX_FILE
 
 _QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
 
@@ -68,12 +73,21 @@ class Bench:
             **_perplexity(judged.perplexity),
         )
 
-    def measure(self, variant: Variant, scratch: Path, progress: Progress) -> Point:
-        """Compress to files at scratch, load them as a user would, and judge what they hold."""
+    def measure(
+        self, variant: Variant, scratch: Path, progress: Progress, statistics: Path
+    ) -> Point:
+        """Compress to files at scratch, load them as a user would, and judge what they hold.
+
+        statistics: where to keep those of calibrated variants, which the first of them collects.
+        """
+        arguments = variant.arguments
+        if "calibrate" in arguments:
+            collected = self._collect(arguments["calibrate"], statistics, progress)
+            arguments = {**arguments, "calibrate": collected}
         summary = compress(
             self._source.directory,
             scratch,
-            **variant.arguments,
+            **arguments,
             include=self._protocol.include,
             exclude=self._protocol.exclude,
             workers=self._workers,
@@ -90,6 +104,14 @@ class Bench:
             seconds=summary.seconds,
             **quality,
         )
+
+    def _collect(self, text: str, statistics: Path, progress: Progress) -> Path:
+        """Statistics of the model on a text; those of another text lie beside them."""
+        where = statistics / text_hash(json.dumps(identity_of(text), sort_keys=True))[:16]
+        if not (where / INDEX_FILE).exists():
+            globs = {"include": self._protocol.include, "exclude": self._protocol.exclude}
+            calibrate(self._source.directory, where, text=text, **globs, progress=progress)
+        return where
 
     def _load(self, directory: Path) -> PreTrainedModel:
         return load_model(open_files(directory), dtype=self._protocol.dtype, device=self._device)

@@ -28,13 +28,17 @@ from isotone.pipeline.allocation import check_bits
 BITS = (2.6, 3.1, 3.6, 4.1, 5.0)
 K = (16, 32, 64)
 
-ENTROPY, KMEANS, PLAIN = "isotone, entropy", "isotone, k-means", "k-means, plain"
+CALIBRATED, ENTROPY = "isotone, calibrated", "isotone, entropy"
+KMEANS, PLAIN = "isotone, k-means", "k-means, plain"
 
 
-def variants(bits: Sequence[float] = BITS, k: Sequence[int] = K) -> list[Variant]:
+def variants(
+    bits: Sequence[float] = BITS, k: Sequence[int] = K, calibrate: str | None = None
+) -> list[Variant]:
     """What a sweep goes through: sizes in bits, numbers of centroids, and the latter plainly.
 
-    Plain is k-means alone, without protection and scales, as in arXiv 2603.17917.
+    Plain is k-means alone, without protection and scales, as in arXiv 2603.17917. calibrate: `self`
+    or a text file, to go through the sizes once more with errors weighed by it; see compress.
     Raises InputError for a value that compress would not take.
     """
     for size in bits:
@@ -43,7 +47,12 @@ def variants(bits: Sequence[float] = BITS, k: Sequence[int] = K) -> list[Variant
         check_k(number)
     sizes, numbers = dict.fromkeys(bits), dict.fromkeys(k)
     plain = {"protect": "off", "scale": "none"}
+    calibrated = [] if calibrate is None else sizes
     return [
+        *(
+            Variant(CALIBRATED, f"{size:g} bits", {"bits": size, "calibrate": str(calibrate)})
+            for size in calibrated
+        ),
         *(Variant(ENTROPY, f"{size:g} bits", {"bits": size}) for size in sizes),
         *(Variant(KMEANS, f"K = {number}", {"k": number}) for number in numbers),
         *(Variant(PLAIN, f"K = {number}", {"k": number, **plain}) for number in numbers),
@@ -100,8 +109,9 @@ def sweep(
         for number, variant in enumerate(todo, 1):
             kept.drop_scratch()  # what an interrupted run left is made anew, for a whole time
             stage = _Stage(progress, f"{number}/{len(todo)} {variant.family}, {variant.label}: ")
-            kept.append(bench.measure(variant, kept.scratch, stage))
+            kept.append(bench.measure(variant, kept.scratch, stage, kept.statistics))
             kept.drop_scratch()
+        kept.drop_statistics()
         return list(kept.points)
 
 

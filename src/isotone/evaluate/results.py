@@ -21,6 +21,7 @@ from isotone.evaluate.journal import Journal, difference
 POINTS_FILE = "points.jsonl"
 
 _SCRATCH = ".scratch"
+_STATISTICS = ".statistics"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Results:
                 journal.clear()
             results = cls(journal)
             results.drop_scratch()
+            if overwrite:
+                results.drop_statistics()
             yield results
 
     @property
@@ -114,6 +117,15 @@ class Results:
     def drop_scratch(self) -> None:
         """Remove what is at scratch, whole or half."""
         shutil.rmtree(self.directory / _SCRATCH, ignore_errors=True)
+
+    @property
+    def statistics(self) -> Path:
+        """Where to collect what calibrated points share, for as long as the sweep takes."""
+        return self.directory / _STATISTICS
+
+    def drop_statistics(self) -> None:
+        """Remove them."""
+        shutil.rmtree(self.statistics, ignore_errors=True)
 
     def append(self, point: Point) -> None:
         """Keep a point, for good once this returns."""
