@@ -2,7 +2,8 @@
 
 Each size is compressed from statistics that `isotone calibrate` collected once, and judged beside
 the same size without; the whole command with `--calibrate self` is timed at the first size. On
-questions: the dense model and 3.6 bits. Healed: 3.1 bits. What is done already is kept in
+questions: the dense model and 3.6 bits. Healed: 3.1 bits. Shaken: the same function, its channels
+rescaled (shaken.py). What is done already is kept in
 work/calibration, so that an interrupted run goes on.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from command import isotone
 from results import print_table, write_results
+from shaken import shaken
 from smollm2_dense import DEFAULT, smollm2_dense
 
 WORK = DEFAULT.with_name("calibration")
@@ -23,9 +25,10 @@ SIZES = (3.1, 2.6, 3.6, 4.1)
 FIGURES = ("perplexity", "kl", "top1_agreement")
 
 
-def compressed(name: str, *arguments: object) -> dict:
-    """Compress into WORK/name, and what that came to."""
-    run = isotone("compress", smollm2_dense(), WORK / name, "--overwrite", *LINEAR, *arguments)
+def compressed(name: str, *arguments: object, model: Path | None = None) -> dict:
+    """Compress (SmolLM2, or another model) into WORK/name, and what that came to."""
+    source = model or smollm2_dense()
+    run = isotone("compress", source, WORK / name, "--overwrite", *LINEAR, *arguments)
     calibration = run.output["calibration"] or {}
     return {
         "bits_per_weight": run.output["bits_per_weight"],
@@ -35,9 +38,10 @@ def compressed(name: str, *arguments: object) -> dict:
     }
 
 
-def judged(model: Path, text: str) -> dict:
-    """Quality on the text, beside the dense model."""
-    found = isotone("eval", model, "--text", text, "--reference", smollm2_dense()).output
+def judged(model: Path, text: object, *options: object) -> dict:
+    """Quality on a text, beside the dense model."""
+    options = ("--text", text, "--reference", smollm2_dense(), *options)
+    found = isotone("eval", model, *options).output
     return {key: found[key] for key in FIGURES}
 
 
@@ -62,6 +66,17 @@ def steps(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     for name, options in (("K = 16", ("--calibrate", STATISTICS)), ("K = 16 plain", ())):
         todo[name] = lambda name=name, options=options: {
             **compressed(name, "--k", 16, *options),
+            **judged(WORK / name, given.text),
+        }
+    for name in ("3.1", "3.1 plain"):
+        todo[f"{name}, other text"] = lambda name=name: judged(
+            WORK / name, "builtin", "--windows", 4
+        )
+    for name, options in (("shaken 3.1", ("--calibrate", "self")), ("shaken 3.1 plain", ())):
+        todo[name] = lambda name=name, options=options: {
+            **compressed(
+                name, "--bits", 3.1, *options, model=shaken(smollm2_dense(), WORK / "shaken")
+            ),
             **judged(WORK / name, given.text),
         }
     todo["whole command"] = lambda: compressed("whole", *whole)
