@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -309,3 +310,19 @@ def test_damaged_statistics_are_refused(dense, tmp_path):
     (tmp_path / "s" / "statistics.json").write_text("{}", "utf-8")
     with pytest.raises(FormatError, match=r"statistics\.json"):
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=tmp_path / "s")
+
+
+@pytest.mark.parametrize("damage", ["cut", "shape", "pickle"])
+def test_damaged_arrays_of_statistics_are_refused(dense, statistics, tmp_path, damage):
+    copy = shutil.copytree(statistics, tmp_path / "s")
+    path = min(copy.glob("inputs-*.npy"))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "shape":
+        np.save(path, np.load(path)[:1])
+    else:
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    for spread in copy.glob("spread-*"):
+        spread.unlink()
+    with pytest.raises(FormatError, match="statistics"):
+        isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=copy)

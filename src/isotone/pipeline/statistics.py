@@ -86,13 +86,29 @@ class Statistics:
         at = self._observed.get((tensor, matrix))
         if at is None:
             return None
-        moments = np.load(inputs_file(self.directory, at.inputs), mmap_mode="r")
-        outputs = np.load(outputs_file(self.directory, at.outputs))
+        moments = _load(inputs_file(self.directory, at.inputs), 3)
+        outputs = _load(outputs_file(self.directory, at.outputs), 1)
+        if moments.shape != (2, *moments.shape[1:2] * 2) or len(outputs) < at.first_row + n_rows:
+            raise FormatError(
+                f"{self.directory}: the statistics of {tensor} have shapes {moments.shape} and "
+                f"{outputs.shape}, which do not fit; collect them anew"
+            )
         return Sensitivity(
             np.ascontiguousarray(moments[int(held_out)]),
-            outputs[at.first_row : at.first_row + n_rows],
+            np.array(outputs[at.first_row : at.first_row + n_rows]),
             at.n_held_out if held_out else at.n_tokens,
         )
+
+
+def _load(path: Path, n_axes: int) -> NDArray[np.float32]:
+    """A file of float32, mapped; raises FormatError for any other."""
+    try:
+        array: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FormatError(f"{path}: is no array of statistics ({error})") from error
+    if array.dtype != np.float32 or array.ndim != n_axes:
+        raise FormatError(f"{path}: is {array.dtype} {array.shape}; expected float32 statistics")
+    return array
 
 
 def write_index(directory: Path, about: dict[str, Any], observed: list[Observed]) -> None:
