@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,12 +61,15 @@ class Staging:
         return json.loads(record.read_text("utf-8"))
 
     def scratch(self, name: str) -> Path:
-        """Where to write a part before it is finished."""
-        return self.directory / f".{name}.tmp"
+        """Where to write a part before it is finished.
 
-    def finish(self, name: str, record: Any) -> None:  # noqa: ANN401 (JSON)
-        """Give a part its name, then note that it is finished."""
-        self.scratch(name).rename(self.directory / name)
+        Another file at each call: a worker that was given up may still be writing to its own.
+        """
+        return self.directory / f".{name}.{secrets.token_hex(8)}.tmp"
+
+    def finish(self, name: str, scratch: Path, record: Any) -> None:  # noqa: ANN401 (JSON)
+        """Give a part that was written to scratch its name, then note that it is finished."""
+        scratch.rename(self.directory / name)
         self.write(f".{name}.json", json.dumps(record).encode())
 
     def note(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
@@ -171,6 +175,8 @@ def _adopt(partial: Path, job: dict[str, Any], *, overwrite: bool) -> None:
             if path.name not in (MARKER_FILE, _LOCK_FILE):
                 _remove(path)
         _write(job_file, text.encode())
+    for path in partial.glob(".*.tmp"):  # of a run that was killed
+        path.unlink()
 
 
 def _difference(job_file: Path, job: dict[str, Any]) -> str:

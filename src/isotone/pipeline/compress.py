@@ -259,7 +259,7 @@ def _compress_shards(
                 raise InputError("the model's files changed while they were read; run it again")
             record["hash"] = hash_file(scratch)
             record["n_bytes"] = scratch.stat().st_size
-            staging.finish(shard.name, record)
+            staging.finish(shard.name, scratch, record)
         else:
             progress.advance(shard.n_bytes)
         records.append(record)

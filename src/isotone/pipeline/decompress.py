@@ -52,8 +52,9 @@ def decompress(
     with Staging.open(Path(out), job, overwrite=overwrite) as staging:
         for name, records in shards.items():
             if staging.record(name) is None:
-                _write_shard(source, records, staging.scratch(name), n_workers, progress)
-                staging.finish(name, {})
+                scratch = staging.scratch(name)
+                _write_shard(source, records, scratch, n_workers, progress)
+                staging.finish(name, scratch, {})
             else:
                 progress.advance(sum(record.dense_bytes for record in records))
         small = source.small_files()

@@ -168,5 +168,5 @@ def _finish(staging: Staging, name: str, write: Callable[[Path], None]) -> FileR
     path = staging.scratch(name)
     write(path)
     record = FileRecord(name, path.stat().st_size, hash_file(path))
-    staging.finish(name, {})
+    staging.finish(name, path, {})
     return record
