@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,11 @@ from isotone.errors import FormatError
 
 
 class PositionedFile:
-    """An open file, which closes itself."""
+    """An open file, which closes itself.
+
+    Pickled, it is its path and size: what comes back has opened the file anew, in any process that
+    sees it, and raises FormatError where the size is another one.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open a file; raises FormatError, naming it."""
@@ -50,7 +55,20 @@ class PositionedFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._number, position, n_bytes, os.POSIX_FADV_DONTNEED)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path.absolute(), self.n_bytes)
+
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         # `os` may be gone by the time the interpreter drops what is left.
         if self._number >= 0:
             close(self._number)
+
+
+def _reopen(path: Path, n_bytes: int) -> PositionedFile:
+    file = PositionedFile(path)
+    if file.n_bytes != n_bytes:
+        raise FormatError(
+            f"{path}: is {file.n_bytes} bytes long, and was {n_bytes} when it was opened first; "
+            "it changed while it was read, run it again"
+        )
+    return file
