@@ -61,11 +61,8 @@ class Staging:
         return json.loads(record.read_text("utf-8"))
 
     def scratch(self, name: str) -> Path:
-        """Where to write a part before it is finished.
-
-        Another file at each call: a worker that was given up may still be writing to its own.
-        """
-        return self.directory / f".{name}.{secrets.token_hex(8)}.tmp"
+        """Where to write a part before it is finished."""
+        return new_scratch(self.directory, name)
 
     def finish(self, name: str, scratch: Path, record: Any) -> None:  # noqa: ANN401 (JSON)
         """Give a part that was written to scratch its name, then note that it is finished."""
@@ -110,6 +107,14 @@ class Staging:
         descriptor = os.open(self.out.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+
+
+def new_scratch(directory: Path, name: str) -> Path:
+    """Where a worker may write a part of a staging directory before it is finished.
+
+    Another file at each call: a worker that was given up may still be writing to its own.
+    """
+    return directory / f".{name}.{secrets.token_hex(8)}.tmp"
 
 
 @contextmanager
