@@ -1,14 +1,12 @@
-"""Models in an object store: a real S3 server on this machine, spoken to as any other is."""
+"""Models that are read from an object store."""
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,45 +15,9 @@ from isotone.checkpoint.location import locate
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.open_source import open_source
+from object_store import server, store
 
-s3fs = pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Where the store is, in the variables that every S3 library reads."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
-    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    served.start()
-    host, port = served.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "anyone")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield
-    s3fs.S3FileSystem.clear_instance_cache()
-    served.stop()
-
-
-@pytest.fixture
-def store(request):
-    """An empty bucket; what one's own client does there, isotone's has not seen."""
-    request.getfixturevalue("server")
-    client = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    bucket = "".join(c for c in request.node.name.lower() if c.isalnum())[:50]
-    client.mkdir(bucket)
-
-    def put(directory, name):
-        client.put(f"{directory}/", f"{bucket}/{name}/", recursive=True)
-        return f"s3://{bucket}/{name}"
-
-    def found(name):
-        root = f"{bucket}/{name}/"
-        return {path.removeprefix(root): client.cat(path) for path in client.find(root)}
-
-    return SimpleNamespace(client=client, url=f"s3://{bucket}", put=put, tree=found)
+__all__ = ["server", "store"]  # fixtures
 
 
 def test_a_model_in_the_store_gives_the_same_bytes(store, model, compressed, tmp_path):

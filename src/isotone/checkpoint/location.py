@@ -31,24 +31,25 @@ def locate(place: str | Path) -> Path:
     Raises InputError for a URL that no installed library reads, MissingExtraError without
     universal_pathlib.
     """
-    if not isinstance(place, str):
-        if isinstance(place, PurePath) and _FLATTENED_URL.match(str(place)):
+    if isinstance(place, PurePath):
+        if _FLATTENED_URL.match(str(place)):
             raise InputError(
                 f"{place}: is a URL that lost a slash as a pathlib.Path; give it as text, to what "
                 "takes URLs (docs/remote.md)"
             )
         return place
-    if not _URL.match(place):
+    if isinstance(place, str) and not _URL.match(place):
         return Path(place)
     try:
         from upath import UPath
     except ImportError as error:
-        raise MissingExtraError(place, "remote") from error
+        raise MissingExtraError(str(place), "remote") from error
     try:
-        path = UPath(place.rstrip("/"), use_listings_cache=False)  # others write there too
+        whole = place.rstrip("/") if isinstance(place, str) else place
+        path = UPath(whole, use_listings_cache=False)  # others write there too
         if path.protocol in ("file", "local"):
             return Path(path.path)
-        assert path.fs  # the store's own library is imported here
+        _ = path.fs  # imports the store's own library
     except (ImportError, ValueError) as error:
         raise InputError(f"{place}: cannot be opened: {error}") from error
     return cast(Path, path)
@@ -122,4 +123,5 @@ def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
 def stored_bytes(directory: Path) -> int:
     """What all files of a directory in a store take; one request for many. Raises OSError."""
     with reaching(directory):
-        return int(store(directory).du(key(directory)))
+        found = store(directory).find(key(directory), detail=True)
+    return sum(int(info["size"]) for info in found.values())

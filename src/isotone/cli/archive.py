@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ Workers = Annotated[int | None, typer.Option(help="Threads; all cores by default
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT where isotone wrote it; drop OUT.partial.")
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="What isotone compress wrote.")]
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="What isotone compress wrote.")]
 
 
 def compress(
@@ -41,7 +40,7 @@ def compress(
             metavar="MODEL", help="A model directory, .safetensors, .gguf, or a hub id (org/name)."
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],
     k: Annotated[
         int | None,
         typer.Option("--k", help="Shared values of each matrix, 2 to 256: 16 by default."),
@@ -167,7 +166,7 @@ def verify(
 
 def decompress(
     directory: Directory,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],
     workers: Workers = None,
     overwrite: Overwrite = False,
     json: Json = False,

@@ -119,7 +119,7 @@ def compress(
     n_workers = worker_count(workers)
     source = open_source(model)
     _refuse_quantized(source, model)
-    refuse_inside(Path(out), Path(model))
+    refuse_inside(out, model)
     progress = progress or Silent()
     tied_to = find_tied(source)
     plans = [_without_columns(p, source) for p in plan_tensors(source, selection, tied_to)]
@@ -137,7 +137,7 @@ def compress(
         },
         "source": source.identity(),
     }
-    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+    with Staging.open(out, job, overwrite=overwrite) as staging:
         clustered = [plan for plan in plans if isinstance(plan, Clustered)]
         known = None
         if calibrate is not None:
@@ -161,7 +161,7 @@ def compress(
         _assemble(source, shards, records, tied, job, staging)
         with writing(staging.out):
             staging.publish()
-    return summarise(Path(out), time.monotonic() - started)
+    return summarise(out, time.monotonic() - started)
 
 
 def _refuse_quantized(source: Source, model: str | Path) -> None:
@@ -252,13 +252,12 @@ def _compress_shards(
         record = staging.record(shard.name)
         if record is None:
             scratch = staging.scratch(shard.name)
-            with Workers.start(n_workers) as workers:
-                record = compress_shard(source, shard, scratch, workers, progress, fitter)
-            if source.identity() != before:
-                scratch.unlink()
-                raise InputError("the model's files changed while they were read; run it again")
-            record["hash"] = hash_file(scratch)
-            record["n_bytes"] = scratch.stat().st_size
+            with scratch.writing() as path:
+                with Workers.start(n_workers) as workers:
+                    record = compress_shard(source, shard, path, workers, progress, fitter)
+                if source.identity() != before:
+                    raise InputError("the model's files changed while they were read; run it again")
+                record |= {"hash": hash_file(path), "n_bytes": path.stat().st_size}
             staging.finish(shard.name, scratch, record)
         else:
             progress.advance(shard.n_bytes)
@@ -294,7 +293,7 @@ def _assemble(
     small = {companion.name: companion.content for companion in source.companions}
     small[CONFIG_FILE] = json_bytes(compressed_config(source.config, shards[0].tensors))
     if len(shards) > 1:
-        small[INDEX_FILE] = weight_index(staging.directory / shard.name for shard in shards)
+        small[INDEX_FILE] = weight_index({shard.name: staging.part(shard.name) for shard in shards})
     files += write_small_files(staging, small)
     manifest = Manifest(
         isotone_version=job["isotone"],

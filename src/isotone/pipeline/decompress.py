@@ -9,6 +9,7 @@ from pathlib import Path
 from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
+from isotone.checkpoint.location import locate, locate_found
 from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
@@ -43,17 +44,18 @@ def decompress(
     """
     started = time.monotonic()
     n_workers = worker_count(workers)
-    source = CompressedDirectory.open(Path(directory))
-    refuse_inside(Path(out), Path(directory))
+    source = CompressedDirectory.open(locate_found(directory))
+    refuse_inside(out, directory)
     shards = source.manifest.by_shard
     job = {"decompress": source.digest}
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
-    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+    with Staging.open(out, job, overwrite=overwrite) as staging:
         for name, records in shards.items():
             if staging.record(name) is None:
                 scratch = staging.scratch(name)
-                _write_shard(source, records, scratch, n_workers, progress)
+                with scratch.writing() as path:
+                    _write_shard(source, records, path, n_workers, progress)
                 staging.finish(name, scratch, {})
             else:
                 progress.advance(sum(record.dense_bytes for record in records))
@@ -61,12 +63,12 @@ def decompress(
         small[CONFIG_FILE] = json_bytes(dense_config(source.config))
         small.pop(INDEX_FILE, None)
         if len(shards) > 1:
-            small[INDEX_FILE] = weight_index(staging.directory / name for name in shards)
+            small[INDEX_FILE] = weight_index({name: staging.part(name) for name in shards})
         write_small_files(staging, small)
         with writing(staging.out):
             staging.publish()
     return DecompressSummary(
-        output_bytes=tree_bytes(Path(out)),
+        output_bytes=tree_bytes(locate(out)),
         seconds=time.monotonic() - started,
         n_tensors=sum(len(records) for records in shards.values()),
     )

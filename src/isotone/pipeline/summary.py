@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.location import is_remote, locate, stored_bytes
+from isotone.checkpoint.location import is_remote, locate_found, stored_bytes
 from isotone.checkpoint.manifest import ClusteredRecord
 
 
@@ -47,7 +47,7 @@ class CompressSummary:
 
 def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
     """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
-    opened = CompressedDirectory.open(locate(directory))
+    opened = CompressedDirectory.open(locate_found(directory))
     manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)
