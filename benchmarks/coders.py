@@ -42,8 +42,9 @@ from isotone.codec.packed import PackedLayout, PackedReader
 from isotone.core.entropy import entropy_bits
 from isotone.core.fit import fit
 from isotone.core.solver import MAX_K
-from isotone.engine.local import Silent, Workers
-from isotone.pipeline.allocation import Prices, price_for
+from isotone.engine.local import Local
+from isotone.engine.progress import Silent
+from isotone.pipeline.allocation import Prices, price_for, survey
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.planned_matrix import PlannedMatrix
 from results import print_table, write_results
@@ -200,8 +201,8 @@ def plans_for(source: Source, bits: float | None) -> list[Clustered]:
     plans = plan_tensors(source, Selection(settings), find_tied(source))
     single = [plan for plan in plans if isinstance(plan, Clustered) and plan.n_matrices == 1]
     if bits is not None:
-        with Workers.start(1) as workers:
-            price = price_for(bits, source, single, alike, workers, Silent())
+        with survey(Local(n_threads=1), source, [tuple(single)], alike, Silent()) as bits_at:
+            price = price_for(bits, bits_at)
         single = [Prices(price, alike).apply(plan) for plan in single]
     return single
 

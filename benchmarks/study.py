@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from isotone.engine.local import Silent
+from isotone.engine.local import Local
+from isotone.engine.progress import Silent
 from isotone.study.plan import parse_plan
 from isotone.study.protocols import expand
 from isotone.study.sources import Sources
@@ -142,9 +143,10 @@ def main() -> None:
     parser.add_argument("--text", default="builtin", metavar="FILE")
     given = parser.parse_args()
     plan = parse_plan(PLAN, "known points", "benchmarks/study.py")
-    sources = Sources.open(plan, smollm2_dense(), given.text, 1, "float32", "cpu", Silent())
+    engine = Local()
+    sources = Sources.open(plan, smollm2_dense(), given.text, engine, "float32", "cpu", Silent())
     with tempfile.TemporaryDirectory() as directory:
-        clusterings = sources.clusterings(Path(directory), Silent())
+        clusterings = sources.clusterings(Path(directory), engine, Silent())
         subject = Subject(clusterings[64], 64, sources.windows, sources.provenance)
         sequences = expand(plan, [64], sources.places(clusterings))
         found = measure(subject, [run for sequence in sequences for run in sequence])

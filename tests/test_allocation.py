@@ -19,6 +19,7 @@ from isotone.pipeline.compress import compress
 from isotone.pipeline.verify import verify
 
 stage = import_module("isotone.pipeline.compress")
+shards = import_module("isotone.pipeline.shards")
 
 TARGET = 0.005
 """By how much a size may be missed, relative: what `--bits` promises."""
@@ -283,7 +284,7 @@ def test_a_run_that_ends_after_the_survey_goes_on_without_another(
     n_done, small, tmp_path, monkeypatch
 ):
     compress(small, tmp_path / "undisturbed", bits=3.0)
-    proceed, made = stage.compress_shard, []
+    proceed, made = shards.compress_shard, []
 
     def some(*arguments):
         if len(made) == n_done:
@@ -292,7 +293,7 @@ def test_a_run_that_ends_after_the_survey_goes_on_without_another(
         return proceed(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "compress_shard", some)
+        patch.setattr(shards, "compress_shard", some)
         with pytest.raises(RunInterruptedError):
             compress(small, tmp_path / "out", bits=3.0)
     monkeypatch.setattr(stage, "price_for", interrupted)

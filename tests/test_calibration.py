@@ -19,8 +19,7 @@ from isotone.checkpoint.plan import Clustered, Selection, plan_tensors
 from isotone.errors import FormatError, InputError
 from isotone.evaluate.loading import load_model, open_files
 from isotone.models import collect as collecting
-from isotone.pipeline import calibrated_job
-from isotone.pipeline import compress as compressing
+from isotone.pipeline import calibrated_job, shards
 from isotone.pipeline.calibration import NO_HELP
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.statistics import Statistics
@@ -246,7 +245,7 @@ def test_killed_after_the_statistics_it_goes_on_without_the_model(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(compressing, "compress_shard", killed)
+        patch.setattr(shards, "compress_shard", killed)
         with pytest.raises(KeyboardInterrupt):
             isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import write_model
 from isotone.checkpoint.source import TensorInfo
 from isotone.pipeline.compress import compress
-from isotone.pipeline.damage import relative_error
+from isotone.pipeline.damage import Damage
 from isotone.pipeline.inspect import inspect
 
 VOCABULARY, WIDTH = 100, 8
@@ -21,7 +21,7 @@ def heads(names, config, tied=None):
     """The names that count more than others."""
     tensors = [TensorInfo(name, "BF16", (VOCABULARY, WIDTH)) for name in names]
     tensors += [TensorInfo("model.layers.0.mlp.up_proj.weight", "BF16", (32, WIDTH))]
-    damage = relative_error(SimpleNamespace(tensors=tensors, config=config), tied or {})
+    damage = Damage.assumed(SimpleNamespace(tensors=tensors, config=config), tied or {})
     counted = {tensor.name: damage(tensor) for tensor in tensors}
     assert set(counted.values()) <= {1.0, 16.0}
     return {name for name, times in counted.items() if times == 16.0}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 import isotone  # noqa: E402
 from isotone.checkpoint.compressed_directory import CompressedDirectory  # noqa: E402
-from isotone.engine.local import Silent  # noqa: E402
+from isotone.engine.progress import Silent  # noqa: E402
 from isotone.heal.settings import Settings  # noqa: E402
 from isotone.heal.text import HealingText  # noqa: E402
 from isotone.heal.trainable import open_for_training  # noqa: E402

@@ -129,7 +129,7 @@ def test_killed_before_each_change_of_the_store(overwrite, store, tmp_path, monk
 
 @pytest.mark.usefixtures("one_shard_each")
 def test_finished_shards_are_not_made_again(store, source, monkeypatch):
-    stage = import_module("isotone.pipeline.compress")
+    stage = import_module("isotone.pipeline.shards")
     proceed, made = stage.compress_shard, []
 
     def counted(source, shard, *others):

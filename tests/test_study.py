@@ -15,7 +15,8 @@ pytest.importorskip("transformers")
 import isotone  # noqa: E402
 import language_model  # noqa: E402
 import tiny_models  # noqa: E402
-from isotone.engine.local import Silent  # noqa: E402
+from isotone.engine.local import Local  # noqa: E402
+from isotone.engine.progress import Silent  # noqa: E402
 from isotone.errors import InputError  # noqa: E402
 from isotone.evaluate.loading import load_model, open_files  # noqa: E402
 from isotone.evaluate.run import evaluate  # noqa: E402
@@ -91,8 +92,8 @@ def subject(studied, language_models):
     """The K = 8 clustering, and every run of PLAN on it."""
     plan = parse_plan(PLAN, "plan", "plan.toml")
     models = language_models
-    sources = Sources.open(plan, models.dense, models.text, 1, "float32", "cpu", Silent())
-    clusterings = sources.clusterings(studied, Silent())
+    sources = Sources.open(plan, models.dense, models.text, Local(), "float32", "cpu", Silent())
+    clusterings = sources.clusterings(studied, Local(), Silent())
     sequences = expand(plan, list(clusterings), sources.places(clusterings))
     runs = [run for sequence in sequences for run in sequence if run.k == 8]
     return Subject(clusterings[8], 8, sources.windows, sources.provenance), runs, sources

@@ -18,8 +18,9 @@ from isotone.core.float_format import FloatFormat
 from isotone.core.protection import KMeansMethod, Protection
 from isotone.errors import InputError
 
-SHARD_BYTES = 4 << 30
-"""Dense bytes that one shard of the output stands for; work that is lost when killed."""
+SHARD_BYTES = 1 << 30
+"""Dense bytes that one shard of the output stands for: what one worker takes as one task, and the
+work that is lost when killed. Small enough to share a large model out evenly."""
 
 _SMALLEST_STACKED_AXIS = 32
 _USUAL_K = 16  # what a price may well lead to, where up to 256 centroids are allowed

@@ -18,6 +18,7 @@ from isotone.cli.contents import (
     tensor_details,
     tensor_tables,
 )
+from isotone.cli.engines import Address, Cores, EngineName, opened_engine
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.decompress import decompress as run_decompress
 from isotone.pipeline.inspect import inspect as run_inspect
@@ -26,7 +27,9 @@ from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify as run_verify
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Workers = Annotated[int | None, typer.Option(help="Threads; all cores by default.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Threads, or workers of a cluster: by default as many as fit.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT where isotone wrote it; drop OUT.partial.")
 ]
@@ -77,13 +80,19 @@ def compress(
         ),
     ] = None,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Cluster the weight matrices of MODEL into OUT."""
     if calibrate is not None:
         hide_foreign_bars()
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        opened_engine(engine, address, cores, workers) as where,
+    ):
         summary = run_compress(
             model,
             out,
@@ -97,6 +106,7 @@ def compress(
             settings=settings or (),
             calibrate=calibrate,
             workers=workers,
+            engine=where,
             overwrite=overwrite,
             progress=progress,
         )
@@ -143,11 +153,19 @@ def verify(
         str | None, typer.Option(help="The dense MODEL that DIR was made from.")
     ] = None,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
     json: Json = False,
 ) -> None:
     """Decode everything in DIR and check every hash; exit 1 where one does not fit."""
-    with progress_bar() as progress:
-        result = run_verify(directory, against=against, workers=workers, progress=progress)
+    with (
+        progress_bar() as progress,
+        opened_engine(engine, address, cores, workers) as where,
+    ):
+        result = run_verify(
+            directory, against=against, workers=workers, engine=where, progress=progress
+        )
     if json:
         print_json({"ok": result.ok} | asdict(result))
     else:
@@ -168,13 +186,24 @@ def decompress(
     directory: Directory,
     out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write the dense model that DIR stands for, as plain safetensors."""
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        opened_engine(engine, address, cores, workers) as where,
+    ):
         summary = run_decompress(
-            directory, out, workers=workers, overwrite=overwrite, progress=progress
+            directory,
+            out,
+            workers=workers,
+            engine=where,
+            overwrite=overwrite,
+            progress=progress,
         )
     if json:
         print_json(summary)

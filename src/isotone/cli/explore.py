@@ -13,6 +13,7 @@ from rich.table import Table
 
 from isotone.cli.archive import Workers
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, stdout
+from isotone.cli.engines import Address, Cores, EngineName, opened_engine
 from isotone.cli.judge import Device, Dtype, Json
 from isotone.errors import InputError
 
@@ -63,6 +64,9 @@ def frontier(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop the points of another sweep in RESULTS.")
     ] = False,
@@ -78,7 +82,10 @@ def frontier(
     sizes, numbers = _numbers(bits, float, "--bits"), _numbers(k, int, "--k")
     wanted = variants(sizes, numbers, calibrate)
     peers = [point for path in points or () for point in read_points(path)]
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        opened_engine(engine, address, cores, workers) as where,
+    ):
         measured = sweep(
             model,
             results,
@@ -92,6 +99,7 @@ def frontier(
             dtype=dtype,
             device=device,
             workers=workers,
+            engine=where,
             overwrite=overwrite,
             progress=progress,
         )

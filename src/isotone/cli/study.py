@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, stdout
+from isotone.cli.engines import Address, Cores, EngineName, opened_engine
 from isotone.cli.judge import Device, Dtype, Json
 
 # isotone.study brings torch: imported where a command runs.
@@ -37,10 +38,16 @@ def run(
         ),
     ],
     workers: Annotated[
-        int, typer.Option(help="Processes; each loads the model, and they share the cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Processes, 1 by default, which share the cores; or workers of a cluster."
+        ),
+    ] = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop what RESULTS holds first.")
     ] = False,
@@ -51,13 +58,17 @@ def run(
     from isotone.study.plan import read_plan
     from isotone.study.run import run_study
 
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        opened_engine(engine, address, cores, workers) as where,
+    ):
         summary = run_study(
             read_plan(plan),
             results,
             model=model,
             text=text,
-            workers=workers,
+            workers=1 if workers is None else workers,
+            engine=where,
             dtype=dtype,
             device=device,
             overwrite=overwrite,

@@ -1,1 +1,1 @@
-"""Where tasks run."""
+"""Where tasks run: on this machine, or on the nodes of a cluster."""

@@ -1,91 +1,102 @@
-"""Tasks on this machine's cores, as threads: the work is native code that releases the GIL."""
+"""Workers on this machine: one is this process itself, several are processes of their own."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Generic
 
-from isotone.errors import InputError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Progress(Protocol):
-    """Told how far long work has come."""
-
-    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
-        """A stage begins; total: its size in units, 0 where it is not known."""
-        ...
-
-    def advance(self, n: int) -> None:
-        """So many more units of it are done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something to show beside the stage, in the place of what was noted before."""
-        ...
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Agenda, Item, Needs, Result, Task, Team, Work, always
+from isotone.engine.threads import available_cores, worker_count
 
 
-class Silent:
-    """Progress that nobody watches."""
+class Local:
+    """The engine of one machine. Of what workers need, it leaves the care to its user."""
 
-    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
-        pass
+    def __init__(self, n_workers: int = 1, n_threads: int | None = None) -> None:
+        """n_threads: of each worker; by default they share the cores of this process.
 
-    def advance(self, n: int) -> None:
-        pass
+        Raises InputError for numbers that make no sense.
+        """
+        self.n_workers = worker_count(n_workers)
+        shared = max(1, available_cores() // self.n_workers)
+        self.n_threads = shared if n_threads is None else worker_count(n_threads)
 
-    def note(self, text: str) -> None:
-        pass
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def worker_count(asked: int | None) -> int:
-    """The number of threads to start; raises InputError for one that makes no sense."""
-    if asked is None:
-        return available_cores()
-    if not 1 <= asked <= 1024:
-        raise InputError(f"workers is {asked}; expected 1 to 1024 threads")
-    return asked
-
-
-class Workers:
-    """A pool of threads, and results in the order of the tasks, however they finish."""
-
-    def __init__(self, pool: ThreadPoolExecutor, n_workers: int) -> None:
-        self._pool, self.n_workers = pool, n_workers
-
-    @classmethod
     @contextmanager
-    def start(cls, n_workers: int) -> Iterator[Workers]:
-        """A pool for the length of a `with`; when that ends early, waiting tasks are dropped."""
-        pool = ThreadPoolExecutor(n_workers, thread_name_prefix="isotone")
+    def start(
+        self,
+        prepare: Callable[..., Work[Task, Result]],
+        arguments: tuple[Any, ...],
+        progress: Progress,
+        needs: Needs = Needs(),  # noqa: ARG002, B008 (frozen)
+    ) -> Iterator[Team[Task, Result]]:
+        """See Engine. Processes are started afresh (spawned), for torch does not survive a fork."""
+        if self.n_workers == 1:
+            yield _Here(prepare(*arguments), progress)
+            return
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(
+            self.n_workers, context, initializer=_prepare, initargs=(prepare, arguments)
+        )
         try:
-            yield cls(pool, n_workers)
+            yield _Processes(pool, self.n_workers)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def map(
-        self, task: Callable[[Item], Result], items: Iterable[Item], ahead: int
-    ) -> Iterator[Result]:
-        """Results of `task` for each item, in order, with up to `ahead` tasks under way.
 
-        Items are drawn only as there is room, so memory is bounded by `ahead` tasks whatever the
-        number of items, and items may themselves come from another `map`.
-        """
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(self._pool.submit(task, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+class _Here(Generic[Task, Result]):
+    """The team of this process."""
+
+    def __init__(self, work: Work[Task, Result], progress: Progress) -> None:
+        self._work, self._progress = work, progress
+
+    def results(
+        self,
+        sequences: Iterable[Iterable[Task]],
+        goes_on: Callable[[Task, Result], bool] = always,
+    ) -> Iterator[tuple[Task, Result]]:
+        agenda = Agenda(sequences, goes_on)
+        while (item := agenda.take()) is not None:
+            result = self._work(item.task, self._progress)
+            yield item.task, result
+            agenda.finish(item, result)
+
+
+class _Processes(Generic[Task, Result]):
+    """The team of several."""
+
+    def __init__(self, pool: ProcessPoolExecutor, n_workers: int) -> None:
+        self._pool, self._n_workers = pool, n_workers
+
+    def results(
+        self,
+        sequences: Iterable[Iterable[Task]],
+        goes_on: Callable[[Task, Result], bool] = always,
+    ) -> Iterator[tuple[Task, Result]]:
+        agenda = Agenda(sequences, goes_on)
+        running: dict[Future[Result], Item[Task]] = {}
+        while True:
+            while len(running) < self._n_workers and (item := agenda.take()) is not None:
+                running[self._pool.submit(_do, item.task)] = item
+            if not running:
+                return
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                item = running.pop(future)
+                result = future.result()
+                yield item.task, result
+                agenda.finish(item, result)
+
+
+_work: list[Work[Any, Any]] = []  # of a process of the pool: one
+
+
+def _prepare(prepare: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> None:
+    _work[:] = [prepare(*arguments)]
+
+
+def _do(task: Any) -> Any:  # noqa: ANN401 (a Task, and its Result)
+    return _work[0](task, Silent())

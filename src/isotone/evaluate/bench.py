@@ -8,13 +8,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.source import DTYPE_BYTES
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.evaluate.divergence import divergence
 from isotone.evaluate.estimates import Estimate
@@ -41,8 +42,28 @@ class Variant:
     arguments: dict[str, Any] = field(hash=False)
 
 
+DENSE = Variant("dense", "dense", {})
+"""The model as it is."""
+
+
+class _Noted:
+    """Stages of one variant, told beside the stage that counts the variants."""
+
+    def __init__(self, progress: Progress, about: str) -> None:
+        self._progress, self._about = progress, about
+
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:  # noqa: ARG002
+        self._progress.note(f"{self._about}: {what}")
+
+    def advance(self, n: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
 class Bench:
-    """Holds a dense model in memory and measures what is made of it."""
+    """A worker that holds a dense model in memory and measures what is made of it."""
 
     def __init__(
         self,
@@ -50,19 +71,37 @@ class Bench:
         windows: Tokens,
         protocol: Protocol,
         *,
+        scratch: Path,
+        statistics: Path,
         device: str,
-        workers: int | None,
+        n_threads: int,
     ) -> None:
-        """Load the dense model. workers: threads for compressing."""
+        """Load the dense model.
+
+        scratch: a directory for models while they are measured. statistics: one for those of
+        calibrated variants, which the first of them collects.
+        """
         self._source, self._windows, self._protocol = source, windows, protocol
-        self._device, self._workers = device, workers
+        self._scratch, self._statistics = scratch, statistics
+        self._device, self._n_threads = device, n_threads
         self._dense = self._load(source.directory)
 
-    def dense(self, progress: Progress) -> Point:
-        """The model as it is; raises InputError where it gives no finite numbers itself."""
+    def __call__(self, variant: Variant, progress: Progress) -> Point:
+        """Compress to files, load them as a user would, and judge what they hold.
+
+        DENSE is the model as it is; raises InputError where it gives no finite numbers itself.
+        """
+        stages = _Noted(progress, f"{variant.family}, {variant.label}")
+        if variant == DENSE:
+            return self._measure_dense(stages)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._scratch) as scratch:
+            return self._measure(variant, Path(scratch) / "model", stages)
+
+    def _measure_dense(self, progress: Progress) -> Point:
         judged = perplexity(score(self._dense, self._windows, progress=progress).loss)
         return self._point(
-            Variant("dense", "dense", {}),
+            DENSE,
             kind="dense",
             bits_per_weight=8.0 * _bytes_per_weight(self._source),
             relative_distortion=0.0,
@@ -73,28 +112,22 @@ class Bench:
             **_perplexity(judged.perplexity),
         )
 
-    def measure(
-        self, variant: Variant, scratch: Path, progress: Progress, statistics: Path
-    ) -> Point:
-        """Compress to files at scratch, load them as a user would, and judge what they hold.
-
-        statistics: where to keep those of calibrated variants, which the first of them collects.
-        """
+    def _measure(self, variant: Variant, out: Path, progress: Progress) -> Point:
         arguments = variant.arguments
         if "calibrate" in arguments:
-            collected = self._collect(arguments["calibrate"], statistics, progress)
+            collected = self._collect(arguments["calibrate"], self._statistics, progress)
             arguments = {**arguments, "calibrate": collected}
         summary = compress(
             self._source.directory,
-            scratch,
+            out,
             **arguments,
             include=self._protocol.include,
             exclude=self._protocol.exclude,
-            workers=self._workers,
+            workers=self._n_threads,
             progress=progress,
         )
         progress.begin("loading", 0)
-        quality = self._quality(self._load(scratch), progress)
+        quality = self._quality(self._load(out), progress)
         return self._point(
             variant,
             kind="swept",

@@ -8,6 +8,7 @@ once, and is in memory together with one variant.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.staging import refuse_inside
 from isotone.core.cluster import check_k
-from isotone.engine.local import Progress, Silent
+from isotone.engine.local import Local
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Engine, Needs
+from isotone.engine.threads import worker_count
 from isotone.errors import InputError
-from isotone.evaluate.bench import Bench, Variant
+from isotone.evaluate.bench import DENSE, Bench, Variant
 from isotone.evaluate.loading import check_context, check_tokens, open_files
 from isotone.evaluate.peers import check_comparable
 from isotone.evaluate.provenance import model_hash, text_hash
@@ -73,19 +77,21 @@ def sweep(
     dtype: str = "float32",
     device: str = "cpu",
     workers: int | None = None,
+    engine: Engine | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Point]:
     """Measure the dense model and every variant of it; return all points that `results` holds.
 
     model: a dense model directory or a hub id. text, context, windows, dtype, device: as evaluate
-    takes them. include, exclude, workers: as compress takes them. peers: points that will stand
-    beside these; refused where they say that they were measured on something else.
+    takes them. include, exclude, workers: as compress takes them. engine: where to work, instead
+    of on so many threads; then all its workers must see `model` and `results`. peers: points that
+    will stand beside these; refused where they say that they were measured on something else.
     Points that `results` holds already are not measured again; overwrite drops them first.
     Raises InputError, FormatError and MissingExtraError, what can be known early before anything
     is measured. Cost: two forward passes for each variant and window; disk for one variant.
     """
-    progress = progress or Silent()
+    progress, results = progress or Silent(), Path(results).absolute()
     source, tokens, protocol = _subject(
         model,
         text,
@@ -96,39 +102,52 @@ def sweep(
         include=tuple(include),
         exclude=tuple(exclude),
     )
-    refuse_inside(Path(results), source.directory)
-    with Results.open(Path(results), protocol, overwrite=overwrite) as kept:
-        todo = _missing(variants, kept.points)
+    refuse_inside(results, source.directory)
+    engine = engine or Local(n_threads=worker_count(workers))
+    with Results.open(results, protocol, overwrite=overwrite) as kept:
         dense = next((point for point in kept.points if point.kind == "dense"), None)
-        if todo or dense is None:
-            bench = Bench(source, tokens, protocol, device=device, workers=workers)
-        if dense is None:
-            dense = bench.dense(progress)
-            kept.append(dense)
-        check_comparable(peers, dense)
-        for number, variant in enumerate(todo, 1):
-            kept.drop_scratch()  # what an interrupted run left is made anew, for a whole time
-            stage = _Stage(progress, f"{number}/{len(todo)} {variant.family}, {variant.label}: ")
-            kept.append(bench.measure(variant, kept.scratch, stage, kept.statistics))
-            kept.drop_scratch()
+        if dense is not None:
+            check_comparable(peers, dense)
+        todo = _sequences(variants, kept.points)
+        if todo:
+            progress.begin("measuring", sum(map(len, todo)), unit="models")
+            bench = partial(
+                Bench,
+                scratch=kept.scratch,
+                statistics=kept.statistics,
+                device=device,
+                n_threads=engine.n_threads,
+            )
+            needs = _needs(source, tokens, device)
+            with engine.start(bench, (source, tokens, protocol), progress, needs) as team:
+                for _, point in team.results(todo):
+                    kept.append(point)
+                    progress.advance(1)
+                    if point.kind == "dense":
+                        check_comparable(peers, point)
+        kept.drop_scratch()
         kept.drop_statistics()
         return list(kept.points)
 
 
-class _Stage:
-    """Progress that says what it is about."""
+def _sequences(variants: Sequence[Variant], points: Sequence[Point]) -> list[list[Variant]]:
+    """What is not measured yet: the dense model first, calibrated variants one after the other.
 
-    def __init__(self, progress: Progress, about: str) -> None:
-        self._progress, self._about = progress, about
+    The first of those collects the statistics of all.
+    """
+    done = [(point.family, point.arguments) for point in points]
+    missing = [v for v in (DENSE, *variants) if (v.family, v.arguments) not in done]
+    calibrated = [v for v in missing if "calibrate" in v.arguments]
+    others = [[v] for v in missing if v not in calibrated]
+    return [*others[:1], calibrated, *others[1:]] if calibrated else others
 
-    def begin(self, what: str, total: int, unit: str = "bytes") -> None:
-        self._progress.begin(self._about + what, total, unit)
 
-    def advance(self, n: int) -> None:
-        self._progress.advance(n)
-
-    def note(self, text: str) -> None:
-        self._progress.note(text)
+def _needs(source: ModelDirectory, tokens: Tokens, device: str) -> Needs:
+    """What a worker takes: the dense model and a variant beside it, in float32 at most."""
+    n_weights = sum(tensor.n_weights for tensor in source.tensors)
+    vocabulary = source.config.get("vocab_size") or 0
+    logits = 2 * 4 * tokens.shape[1] * vocabulary
+    return Needs(memory_bytes=2 * 4 * n_weights + logits, gpus=float(device != "cpu"))
 
 
 def _subject(
@@ -144,7 +163,7 @@ def _subject(
 ) -> tuple[ModelDirectory, Tokens, Protocol]:
     """What is to be compressed, the windows [n, context] to judge on, and a record of both."""
     files = open_files(model)
-    source = ModelDirectory(files.directory)
+    source = ModelDirectory(files.directory.absolute())
     if "quantization_config" in source.config:
         raise InputError(f"{model}: is compressed already; expected the dense model")
     check_context(files, context, f"context {context}")
@@ -164,9 +183,3 @@ def _subject(
         isotone=version("isotone"),
     )
     return source, tokens, protocol
-
-
-def _missing(variants: Sequence[Variant], points: Sequence[Point]) -> list[Variant]:
-    """Those that are not measured yet."""
-    done = [(point.family, point.arguments) for point in points]
-    return [v for v in variants if (v.family, v.arguments) not in done]

@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.evaluate.scoring import batch_size
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]

@@ -7,7 +7,7 @@ import json
 
 from isotone.checkpoint.manifest import hash_file
 from isotone.checkpoint.model_directory import ModelDirectory
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 
 
 def text_hash(content: str) -> str:

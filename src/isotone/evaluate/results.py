@@ -111,12 +111,12 @@ class Results:
 
     @property
     def scratch(self) -> Path:
-        """Where to write a model for as long as it is measured."""
-        return self.directory / _SCRATCH / "model"
+        """Where models are written for as long as they are measured."""
+        return self.directory / _SCRATCH
 
     def drop_scratch(self) -> None:
         """Remove what is at scratch, whole or half."""
-        shutil.rmtree(self.directory / _SCRATCH, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     @property
     def statistics(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluate.divergence import divergence
 from isotone.evaluate.estimates import Estimate

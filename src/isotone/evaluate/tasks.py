@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from transformers import PreTrainedModel
 
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import InputError, MissingExtraError
 from isotone.evaluate.loading import ModelFiles
 from isotone.evaluate.questions import SUFFIX, Question, read_questions

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from isotone.checkpoint.staging import Staging, writing
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluate.loading import DTYPES, load_model
 from isotone.heal.checkpointing import checkpoint_layers

@@ -15,7 +15,7 @@ from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import MANIFEST_FILE
 from isotone.checkpoint.model_directory import files_identity
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import FormatError, InputError
 from isotone.evaluate.loading import (
     ModelFiles,

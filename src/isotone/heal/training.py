@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import FormatError, InputError
 from isotone.evaluate.windows import Tokens
 from isotone.heal.crossings import CrossingCount, Crossings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.models.sampling import sample_text
 

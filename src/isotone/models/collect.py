@@ -25,7 +25,7 @@ from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
 from isotone.core.float_format import FloatFormat
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.models.calibration_text import calibration_text
 from isotone.models.language_model import load_language_model

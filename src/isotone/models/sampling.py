@@ -22,7 +22,7 @@ from transformers import (
     StoppingCriteria,
 )
 
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 
 _CACHE_BYTES = 2 << 30

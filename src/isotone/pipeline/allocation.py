@@ -9,7 +9,9 @@ they would take is added up; between the prices, bits are nearly linear in the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,9 +23,11 @@ from isotone.codec.packed import RANS_STATE_BYTES
 from isotone.core.balance import Scales
 from isotone.core.entropy import coded_bits
 from isotone.core.fit import Counted, Matrix, cluster_counted, count
-from isotone.engine.local import Progress, Workers
+from isotone.engine.progress import Progress
+from isotone.engine.tasks import Engine
 from isotone.errors import InputError
 from isotone.pipeline.damage import Damage
+from isotone.pipeline.each_matrix import Group, each_matrix
 from isotone.pipeline.planned_matrix import PlannedMatrix
 
 MIN_BITS, MAX_BITS = 1.0, 8.0
@@ -37,6 +41,7 @@ _CLOSE = 0.001  # relative to the size: near enough
 _FARTHER = 2.0  # at least, in logarithms, from all prices tried to the next one: 1.4 bits
 _LOWEST, _HIGHEST = math.log(1e-12), math.log(1e6)  # where everything is exact, or one value
 _NARROW = 1e-3  # logarithms of prices between which there must be a jump
+_KEEPING = threading.Lock()
 _CODER_BITS = 0.004  # a weight: what 12-bit frequencies cost
 
 
@@ -68,35 +73,53 @@ def check_bits(bits: float) -> None:
         raise InputError(f"bits is {bits}; expected {MIN_BITS:g} to {MAX_BITS:g} bits a weight")
 
 
-def price_for(
-    bits: float,
+Survey = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Bits a weight that a whole model would take at each of some prices."""
+
+
+@contextmanager
+def survey(
+    engine: Engine,
     source: Source,
-    plans: Sequence[Clustered],
+    groups: Sequence[Group],
     damage: Damage,
-    workers: Workers,
     progress: Progress,
     counter: Counter = count_plainly,
-) -> float:
-    """The price at which all the plans together take so many bits a weight on disk.
+) -> Iterator[Survey]:
+    """Workers that cluster all matrices at some prices, and what adds up their bits.
+
+    counter: gives matrices in short; pickles. Each worker keeps those from one survey to the next,
+    as many as a fixed budget holds.
+    """
+    n_weights = sum(plan.tensor.n_weights for group in groups for plan in group)
+    surveyor = _Surveyor(source, damage, counter)
+    with each_matrix(engine, surveyor.bits, groups, progress) as ask:
+
+        def bits_at(prices: NDArray[np.float64]) -> NDArray[np.float64]:
+            found = ask("surveying", tuple(prices.tolist()))
+            # Exactly rounded, so that the price does not depend on who surveyed what.
+            return np.array([math.fsum(column) for column in zip(*found, strict=True)]) / n_weights
+
+        yield bits_at
+
+
+def price_for(bits: float, bits_at: Survey) -> float:
+    """The price at which a model takes so many bits a weight on disk.
 
     Where even the finest clustering takes fewer (a matrix of three distinct values needs no more
     than 1.6 bits), a price low enough for that. Where the size jumps over the one that is asked
     for, as it may with few or odd matrices, the price on the nearer side.
-
-    counter: gives matrices in short.
 
     Cost: a survey reads every matrix up to five times, and clusters it at each price. Most models
     need one at four prices and one to three at a single one; those read again only what 256 MB did
     not hold in short, a few hundred matrices. Beyond that, memory does not depend on the model.
     Raises InputError as `core.fit.count` does.
     """
-    n_weights = sum(plan.tensor.n_weights for plan in plans)
-    survey = _Survey(source, plans, damage, workers, progress, counter)
     known: dict[float, float] = {}  # bits a weight by the logarithm of the price
     centre = math.log(_REFERENCE_PRICE) + (_REFERENCE_BITS - bits) * math.log(4.0)
     wanted: NDArray[np.float64] | None = centre + _SPREAD
     while wanted is not None and len(known) < _MOST_PRICES:
-        found = survey.bits_at(np.exp(wanted)) / n_weights
+        found = bits_at(np.exp(wanted))
         known |= dict(zip(wanted.tolist(), found.tolist(), strict=True))
         wanted = _next(known, bits)
     return math.exp(min(known, key=lambda log: (abs(known[log] - bits), log)))
@@ -131,58 +154,38 @@ def fixed_bits(matrix: PlannedMatrix, scales: Scales | None) -> float:
     return bits + _CODER_BITS * layout.matrix_weights
 
 
-class _Survey:
-    """Clusters all matrices at some prices, and adds up what they would take.
+class _Surveyor:
+    """Clusters a matrix at some prices, and adds up what it would take.
 
-    Matrices in short are kept from one call to the next, as many as a fixed budget holds.
+    Matrices in short are kept, as many as a fixed budget holds.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        plans: Sequence[Clustered],
-        damage: Damage,
-        workers: Workers,
-        progress: Progress,
-        counter: Counter,
-    ) -> None:
-        self._counter = counter
-        self._source, self._plans, self._damage = source, plans, damage
-        self._workers, self._progress = workers, progress
+    def __init__(self, source: Source, damage: Damage, counter: Counter) -> None:
+        self._source, self._damage, self._counter = source, damage, counter
         self._counted: dict[tuple[str, int], Counted] = {}
         self._budget = _KEPT_BYTES
 
-    def bits_at(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Bits that all matrices would take at each price."""
-        self._progress.begin("surveying", sum(plan.tensor.n_bytes for plan in self._plans))
-        matrices = (PlannedMatrix(plan, i) for plan in self._plans for i in range(plan.n_matrices))
-
-        def survey(matrix: PlannedMatrix) -> tuple[PlannedMatrix, Counted, NDArray[np.float64]]:
-            settings = [Prices(p, self._damage).apply(matrix.plan).settings for p in prices]
-            whole = matrix.read_from(self._source)
-            counted = self._counted.get((matrix.plan.tensor.name, matrix.index))
-            if counted is None:
-                counted = self._counter(matrix, whole)
-            return matrix, counted, _bits_of(matrix, whole, counted, settings)
-
-        total = np.zeros(len(prices))
-        ahead = 2 * self._workers.n_workers
-        for matrix, counted, found in self._workers.map(survey, matrices, ahead=ahead):
-            total += found
-            self._keep(matrix, counted)
-            self._progress.advance(matrix.plan.tensor.n_bytes // matrix.plan.n_matrices)
-        return total
-
-    def _keep(self, matrix: PlannedMatrix, counted: Counted) -> None:
+    def bits(self, matrix: PlannedMatrix, prices: Sequence[float]) -> list[float]:
+        """Bits of a matrix at each price; called from several threads."""
+        settings = [Prices(price, self._damage).apply(matrix.plan).settings for price in prices]
+        whole = matrix.read_from(self._source)
         key = (matrix.plan.tensor.name, matrix.index)
-        if key not in self._counted and counted.n_bytes <= self._budget:
-            self._budget -= counted.n_bytes
-            self._counted[key] = counted
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counter(matrix, whole)
+            self._keep(key, counted)
+        return _bits_of(matrix, whole, counted, settings)
+
+    def _keep(self, key: tuple[str, int], counted: Counted) -> None:
+        with _KEEPING:
+            if counted.n_bytes <= self._budget:
+                self._budget -= counted.n_bytes
+                self._counted[key] = counted
 
 
 def _bits_of(
     matrix: PlannedMatrix, whole: Matrix, counted: Counted, settings: Sequence[Settings]
-) -> NDArray[np.float64]:
+) -> list[float]:
     """Bits of one matrix with each of some settings, all that it takes on disk included."""
     value_bits = 8 * whole.float_format.itemsize
     fixed = fixed_bits(matrix, counted.scales)
@@ -190,4 +193,4 @@ def _bits_of(
     for each in settings:
         assigned = cluster_counted(counted, whole, each.method)
         coded.append(coded_bits(assigned, value_bits, whole.n_chunks))
-    return np.array(coded) + fixed
+    return [bits + fixed for bits in coded]

@@ -13,7 +13,7 @@ import numpy as np
 from isotone.checkpoint.plan import Clustered, Selection, plan_tensors
 from isotone.checkpoint.staging import refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.pipeline.calibrated_job import SELF, collect_statistics, identity_of
 from isotone.pipeline.open_source import open_source

@@ -12,11 +12,13 @@ from isotone.checkpoint.manifest import hash_file
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging
-from isotone.engine.local import Progress, Workers
+from isotone.engine.progress import Progress
+from isotone.engine.tasks import Engine
 from isotone.errors import InputError
-from isotone.pipeline.allocation import Prices, price_for
+from isotone.pipeline.allocation import Prices, price_for, survey
 from isotone.pipeline.calibration import Calibration, bits_of_all, judge_all
 from isotone.pipeline.damage import Damage
+from isotone.pipeline.each_matrix import Group
 from isotone.pipeline.statistics import INDEX_FILE, Statistics
 from isotone.pipeline.vocabulary import has_row_per_token
 
@@ -87,10 +89,10 @@ def collect_statistics(
 def calibrated_price(
     calibration: Calibration,
     source: Source,
-    plans: Sequence[Clustered],
+    groups: Sequence[Group],
     bits: float,
     damage: Damage,
-    workers: Workers,
+    engine: Engine,
     progress: Progress,
 ) -> float:
     """The price at which matrices, clustered as they will be, take so many bits a weight.
@@ -98,17 +100,19 @@ def calibrated_price(
     Spread errors change how often each rank occurs, so what is surveyed without them is corrected
     by what is measured with them. On the way matrices are judged (see Calibration.fallbacks).
     """
-    price = price_for(bits, source, plans, damage, workers, progress, calibration.count)
-    n_weights = sum(plan.tensor.n_weights for plan in plans)
+    with survey(engine, source, groups, damage, progress, calibration.count) as bits_at:
+        price = price_for(bits, bits_at)
+    n_weights = sum(plan.tensor.n_weights for group in groups for plan in group)
 
-    def at(price: float) -> list[Clustered]:
-        return [Prices(price, damage).apply(plan) for plan in plans]
+    def at(price: float) -> list[Group]:
+        prices = Prices(price, damage)
+        return [tuple(prices.apply(plan) for plan in group) for group in groups]
 
-    found = judge_all(calibration, at(price), workers, progress) / n_weights
+    found = judge_all(calibration, at(price), engine, progress) / n_weights
     measured = {price: found}
     while abs(found - bits) > _CLOSE * bits and len(measured) <= _MOST_CORRECTIONS:
         price *= _correction(measured, bits)
-        found = bits_of_all(calibration, at(price), workers, progress) / n_weights
+        found = bits_of_all(calibration, at(price), engine, progress) / n_weights
         measured[price] = found
     return min(measured, key=lambda each: (abs(measured[each] - bits), each))
 
@@ -131,14 +135,14 @@ def note_fallbacks(calibration: Calibration, staging: Staging) -> None:
 
 def judged(
     calibration: Calibration,
-    plans: Sequence[Clustered],
+    groups: Sequence[Group],
     staging: Staging,
-    workers: Workers,
+    engine: Engine,
     progress: Progress,
 ) -> None:
     """Judge matrices that have no price, and note which fell back."""
     if staging.note(_FALLBACKS) is None:
-        judge_all(calibration, plans, workers, progress)
+        judge_all(calibration, groups, engine, progress)
         note_fallbacks(calibration, staging)
 
 

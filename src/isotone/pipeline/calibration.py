@@ -9,8 +9,9 @@ nothing of the rows that they lack.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +23,10 @@ from isotone.core.feedback import Spreading, count_by_cost, errors_of, fit_with_
 from isotone.core.fit import Counted, Fit, Matrix, count, fit_counted
 from isotone.core.moments import moments_of
 from isotone.core.sensitivity import Sensitivity
-from isotone.engine.local import Progress, Workers
+from isotone.engine.progress import Progress
+from isotone.engine.tasks import Engine
 from isotone.pipeline.allocation import fixed_bits
+from isotone.pipeline.each_matrix import Group, each_matrix, matrices_of
 from isotone.pipeline.planned_matrix import PlannedMatrix
 from isotone.pipeline.statistics import Statistics, write_array
 from isotone.pipeline.vocabulary import has_row_per_token
@@ -32,6 +35,9 @@ Key = tuple[str, int]
 """A tensor's name and the place of a matrix in it."""
 
 NO_HELP = "on held-out text it is no better than without"
+
+
+_FACTORISING = threading.Lock()  # LAPACK is on all cores by itself
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,6 @@ class Calibration:
         self.fallbacks = fallbacks
         self.about = statistics.about
         self._source, self._statistics, self._ordinary = source, statistics, ordinary
-        self._factorising = threading.Lock()  # LAPACK is on all cores by itself
 
     @classmethod
     def of(cls, source: Source, statistics: Statistics, plans: Sequence[Clustered]) -> Calibration:
@@ -144,7 +149,7 @@ class Calibration:
     def _spreading(self, matrix: PlannedMatrix) -> Spreading:
         """Computed once for each input, and kept beside the statistics."""
         path = self._statistics.spread_file(*key_of(matrix))
-        with self._factorising:
+        with _FACTORISING:
             if not path.exists():
                 spreading = Spreading.of(self._sensitivity(matrix).inputs)
                 write_array(path, spreading.to_array())
@@ -152,40 +157,21 @@ class Calibration:
 
 
 def judge_all(
-    calibration: Calibration, plans: Sequence[Clustered], workers: Workers, progress: Progress
+    calibration: Calibration, groups: Sequence[Group], engine: Engine, progress: Progress
 ) -> float:
     """Try every matrix both ways; notes fallbacks, and returns the bits of all together."""
-    progress.begin("judging", sum(plan.tensor.n_bytes for plan in plans))
-    total = 0.0
-    judged = workers.map(
-        lambda m: (m, calibration.judge(m)), matrices_of(plans), ahead=2 * workers.n_workers
-    )
-    for matrix, each in judged:
-        total += each.bits
-        if each.reason is not None:
-            calibration.fallbacks[each.key] = each.reason
-        progress.advance(matrix.plan.tensor.n_bytes // matrix.plan.n_matrices)
-    return total
+    with each_matrix(engine, calibration.judge, groups, progress) as ask:
+        judged = ask("judging")
+    calibration.fallbacks |= {each.key: each.reason for each in judged if each.reason is not None}
+    return math.fsum(each.bits for each in judged)
 
 
 def bits_of_all(
-    calibration: Calibration, plans: Sequence[Clustered], workers: Workers, progress: Progress
+    calibration: Calibration, groups: Sequence[Group], engine: Engine, progress: Progress
 ) -> float:
     """What all matrices take on disk together."""
-    progress.begin("measuring", sum(plan.tensor.n_bytes for plan in plans))
-    total = 0.0
-    found = workers.map(
-        lambda m: (m, calibration.bits(m)), matrices_of(plans), ahead=2 * workers.n_workers
-    )
-    for matrix, bits in found:
-        total += bits
-        progress.advance(matrix.plan.tensor.n_bytes // matrix.plan.n_matrices)
-    return total
-
-
-def matrices_of(plans: Iterable[Clustered]) -> Iterable[PlannedMatrix]:
-    """The matrices of some tensors, in order."""
-    return (PlannedMatrix(plan, index) for plan in plans for index in range(plan.n_matrices))
+    with each_matrix(engine, calibration.bits, groups, progress) as ask:
+        return math.fsum(ask("measuring"))
 
 
 def key_of(matrix: PlannedMatrix) -> Key:

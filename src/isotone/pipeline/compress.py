@@ -1,49 +1,37 @@
-"""Compress a checkpoint: plan everything, then stream one shard at a time."""
+"""Compress a checkpoint: plan everything, then make one shard after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.compressed_config import compressed_config
-from isotone.checkpoint.manifest import (
-    MANIFEST_FILE,
-    ClusteredRecord,
-    FileRecord,
-    KeptRecord,
-    Manifest,
-    Record,
-    hash_file,
-    parse_record,
-)
-from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.plan import (
     Clustered,
     Rule,
     Selection,
     Settings,
-    Shard,
     TensorPlan,
     Tied,
     plan_shards,
     plan_tensors,
 )
-from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.core.balance import ScaleRule
 from isotone.core.cluster import check_k
-from isotone.core.fit import Fit
 from isotone.core.protection import Protection
 from isotone.core.solver import MAX_K
-from isotone.engine.local import Progress, Silent, Workers, worker_count
+from isotone.engine.local import Local
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Engine
+from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
-from isotone.pipeline.allocation import Prices, check_bits, price_for
+from isotone.pipeline.allocation import Prices, check_bits, price_for, survey
 from isotone.pipeline.calibrated_job import (
     calibrated_price,
     identity_of,
@@ -53,10 +41,10 @@ from isotone.pipeline.calibrated_job import (
     record_of,
 )
 from isotone.pipeline.calibration import Calibration
-from isotone.pipeline.compress_shard import compress_shard
-from isotone.pipeline.damage import Damage, relative_error
+from isotone.pipeline.damage import Damage
+from isotone.pipeline.each_matrix import Group
 from isotone.pipeline.open_source import open_source
-from isotone.pipeline.planned_matrix import PlannedMatrix
+from isotone.pipeline.shards import assemble, compress_shards
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.vocabulary import has_row_per_token
 
@@ -81,6 +69,7 @@ def compress(
     settings: Sequence[str] = (),
     calibrate: str | Path | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CompressSummary:
@@ -98,7 +87,9 @@ def compress(
         ones win.
     calibrate: let errors weigh by what they do to the model, which runs for that: `self`, on text
         that it writes; a text file; or a directory that `isotone calibrate` wrote.
-    workers: threads; the cores of this process by default. The output does not depend on it.
+    workers: threads; the cores of this process by default. engine: where to work, instead of on
+        those threads; then MODEL and OUT must be where all its workers see them. The output depends
+        on neither.
 
     Killed and called again with the same arguments, it goes on after the last finished shard.
     Raises InputError and FormatError. Memory is set by workers, not by the model.
@@ -116,7 +107,7 @@ def compress(
     )
     if target is not None:
         _refuse_fractions(selection)
-    n_workers = worker_count(workers)
+    engine = engine or Local(n_threads=worker_count(workers))
     source = open_source(model)
     _refuse_quantized(source, model)
     refuse_inside(out, model)
@@ -147,18 +138,20 @@ def compress(
                 staging.discard()
                 raise
         if target is not None:
-            damage = relative_error(source, tied_to)
-            plans = _priced(source, plans, target, damage, staging, n_workers, progress, known)
+            damage = Damage.assumed(source, tied_to)
+            plans = _priced(source, plans, target, damage, staging, engine, progress, known)
         elif known is not None:
-            with Workers.start(n_workers) as pool:
-                judged(known, clustered, staging, pool, progress)
+            judged(known, _groups(plans), staging, engine, progress)
         shards = plan_shards(plans)
         fitter = None if known is None else known.fit
-        records = _compress_shards(source, shards, staging, n_workers, progress, fitter)
+        records = compress_shards(source, shards, staging, engine, progress, fitter)
+        if source.identity() != job["source"]:
+            staging.discard()
+            raise InputError("the model's files changed while they were read; run it again")
         if known is not None:
             job["arguments"]["calibration"] = record_of(known, clustered)
         tied = [plan for plan in plans if isinstance(plan, Tied)]
-        _assemble(source, shards, records, tied, job, staging)
+        assemble(source, shards, records, tied, job, staging)
         with writing(staging.out):
             staging.publish()
     return summarise(out, time.monotonic() - started)
@@ -216,92 +209,25 @@ def _priced(
     bits: float,
     damage: Damage,
     staging: Staging,
-    n_workers: int,
+    engine: Engine,
     progress: Progress,
     calibration: Calibration | None,
 ) -> list[TensorPlan]:
     """The plans at the price that leads to so many bits; a resumed run finds the price again."""
     price = staging.note(_PRICE)
     if price is None:
-        clustered = [plan for plan in plans if isinstance(plan, Clustered)]
-        with Workers.start(n_workers) as workers:
-            if calibration is None:
-                price = price_for(bits, source, clustered, damage, workers, progress)
-            else:
-                price = calibrated_price(
-                    calibration, source, clustered, bits, damage, workers, progress
-                )
-                note_fallbacks(calibration, staging)
+        groups = _groups(plans)
+        if calibration is None:
+            with survey(engine, source, groups, damage, progress) as bits_at:
+                price = price_for(bits, bits_at)
+        else:
+            price = calibrated_price(calibration, source, groups, bits, damage, engine, progress)
+            note_fallbacks(calibration, staging)
         staging.take_note(_PRICE, price)
     prices = Prices(price, damage)
     return [prices.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
 
 
-def _compress_shards(
-    source: Source,
-    shards: list[Shard],
-    staging: Staging,
-    n_workers: int,
-    progress: Progress,
-    fitter: Callable[[PlannedMatrix], Fit] | None,
-) -> list[dict[str, Any]]:
-    records = []
-    progress.begin("compressing", sum(shard.n_bytes for shard in shards))
-    before = source.identity()
-    for shard in shards:
-        record = staging.record(shard.name)
-        if record is None:
-            scratch = staging.scratch(shard.name)
-            with scratch.writing() as path:
-                with Workers.start(n_workers) as workers:
-                    record = compress_shard(source, shard, path, workers, progress, fitter)
-                if source.identity() != before:
-                    raise InputError("the model's files changed while they were read; run it again")
-                record |= {"hash": hash_file(path), "n_bytes": path.stat().st_size}
-            staging.finish(shard.name, scratch, record)
-        else:
-            progress.advance(shard.n_bytes)
-        records.append(record)
-    return records
-
-
-def _assemble(
-    source: Source,
-    shards: list[Shard],
-    records: list[dict[str, Any]],
-    tied: list[Tied],
-    job: dict[str, Any],
-    staging: Staging,
-) -> None:
-    """Write everything that is not a shard; the manifest last."""
-    clustered = [parse_record(ClusteredRecord, r) for done in records for r in done["clustered"]]
-    kept = [parse_record(KeptRecord, r) for done in records for r in done["kept"]]
-    stored: list[Record] = [*clustered, *kept]
-    by_name = {record.name: record for record in stored}
-    for plan in tied:
-        origin = by_name[plan.to]
-        tensor = plan.tensor
-        kept.append(
-            KeptRecord(
-                tensor.name, tensor.dtype, tensor.shape, "", "tied", origin.source_hash, plan.to
-            )
-        )
-    files = [
-        FileRecord(shard.name, record["n_bytes"], record["hash"])
-        for shard, record in zip(shards, records, strict=True)
-    ]
-    small = {companion.name: companion.content for companion in source.companions}
-    small[CONFIG_FILE] = json_bytes(compressed_config(source.config, shards[0].tensors))
-    if len(shards) > 1:
-        small[INDEX_FILE] = weight_index({shard.name: staging.part(shard.name) for shard in shards})
-    files += write_small_files(staging, small)
-    manifest = Manifest(
-        isotone_version=job["isotone"],
-        arguments=job["arguments"],
-        source_bytes=source.n_bytes,
-        skipped=tuple(source.skipped),
-        clustered=tuple(clustered),
-        kept=tuple(kept),
-        files=tuple(files),
-    )
-    staging.write(MANIFEST_FILE, manifest.to_text().encode())
+def _groups(plans: list[TensorPlan]) -> list[Group]:
+    """The matrices that are looked at as one task: those of a shard."""
+    return [shard.clustered for shard in plan_shards(plans) if shard.clustered]

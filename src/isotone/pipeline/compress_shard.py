@@ -30,7 +30,8 @@ from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
 from isotone.core.clustered_tensor import ClusteredTensor, restore
 from isotone.core.fit import Fit, fit
 from isotone.core.float_format import FloatFormat
-from isotone.engine.local import Progress, Workers
+from isotone.engine.progress import Progress
+from isotone.engine.threads import Threads
 from isotone.pipeline.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from isotone.pipeline.tensor_sink import Piece, SmallArray, TensorSink
 
@@ -42,7 +43,7 @@ def compress_shard(
     source: Source,
     shard: Shard,
     path: Path,
-    workers: Workers,
+    threads: Threads,
     progress: Progress,
     fitter: Callable[[PlannedMatrix], Fit] | None = None,
 ) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def compress_shard(
         for item in wide:
             kept.append(_copy(source, item, shard.name, writer, progress))
         fits = fitter or (lambda matrix: _fit(source, matrix))
-        for sink in _cluster(source, shard, writer, workers, progress, fits):
+        for sink in _cluster(source, shard, writer, threads, progress, fits):
             clustered.append(sink.record)
             small += sink.small
         rest: list[tuple[int, SmallArray | Kept]] = [(array.itemsize, array) for array in small]
@@ -103,7 +104,7 @@ def _cluster(
     source: Source,
     shard: Shard,
     writer: ShardWriter,
-    workers: Workers,
+    threads: Threads,
     progress: Progress,
     fitter: Callable[[PlannedMatrix], Fit],
 ) -> Iterator[TensorSink]:
@@ -111,9 +112,9 @@ def _cluster(
     matrices = (
         PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
     )
-    fits = workers.map(lambda m: (m, fitter(m)), matrices, ahead=workers.n_workers + 1)
-    pieces = workers.map(
-        lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * workers.n_workers
+    fits = threads.map(lambda m: (m, fitter(m)), matrices, ahead=threads.n_threads + 1)
+    pieces = threads.map(
+        lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * threads.n_threads
     )
     sink: TensorSink | None = None
     for job, piece in pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from isotone.checkpoint.dense_shard import DenseShard
 from isotone.checkpoint.location import locate, locate_found
 from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.scratch import Scratch, new_scratch
 from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import TensorInfo
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
-from isotone.engine.local import Progress, Silent, Workers, worker_count
+from isotone.engine.local import Local
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Engine, alone
+from isotone.engine.threads import Threads, worker_count
 from isotone.pipeline.restore import restored
 from isotone.pipeline.summary import tree_bytes
 
@@ -34,16 +39,17 @@ def decompress(
     out: str | Path,
     *,
     workers: int | None = None,
+    engine: Engine | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DecompressSummary:
     """Write the dense model that a compressed directory stands for.
 
     Every tensor is held against its recorded hash on the way. Killed and called again, it goes on
-    after the last finished shard. Raises InputError and FormatError.
+    after the last finished shard. workers, engine: see compress. Raises InputError and FormatError.
     """
     started = time.monotonic()
-    n_workers = worker_count(workers)
+    engine = engine or Local(n_threads=worker_count(workers))
     source = CompressedDirectory.open(locate_found(directory))
     refuse_inside(out, directory)
     shards = source.manifest.by_shard
@@ -51,14 +57,13 @@ def decompress(
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
     with Staging.open(out, job, overwrite=overwrite) as staging:
-        for name, records in shards.items():
-            if staging.record(name) is None:
-                scratch = staging.scratch(name)
-                with scratch.writing() as path:
-                    _write_shard(source, records, path, n_workers, progress)
+        missing = [name for name in shards if staging.record(name) is None]
+        done = sum(r.dense_bytes for name in shards if name not in missing for r in shards[name])
+        progress.advance(done)
+        arguments = (source, staging.directory, engine.n_threads)
+        with engine.start(_Decompressor, arguments, progress) as team:
+            for name, scratch in team.results(alone(missing)):
                 staging.finish(name, scratch, {})
-            else:
-                progress.advance(sum(record.dense_bytes for record in records))
         small = source.small_files()
         small[CONFIG_FILE] = json_bytes(dense_config(source.config))
         small.pop(INDEX_FILE, None)
@@ -74,28 +79,36 @@ def decompress(
     )
 
 
-def _write_shard(
-    source: CompressedDirectory,
-    records: list[Record],
-    path: Path,
-    n_workers: int,
-    progress: Progress,
-) -> None:
-    shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
+class _Decompressor:
+    """A worker that writes one shard after the other, on its threads."""
 
-    def write(record: Record) -> int:
-        offset = 0
-        for piece in restored(source, record):
-            shard.write(record.name, offset, piece)
-            offset += len(piece)
-        return offset
+    def __init__(self, source: CompressedDirectory, directory: Path, n_threads: int) -> None:
+        """directory: where to leave the shards."""
+        self._source, self._directory, self._n_threads = source, directory, n_threads
+        self._shards = source.manifest.by_shard
 
-    try:
-        with Workers.start(n_workers) as pool:
-            for n_bytes in pool.map(write, records, ahead=2 * n_workers):
-                progress.advance(n_bytes)
-        shard.finish()
-    except BaseException:
-        shard.close()
-        path.unlink(missing_ok=True)
-        raise
+    def __call__(self, name: str, progress: Progress) -> Scratch:
+        """Write the shard of a name; returns where it lies."""
+        scratch = new_scratch(self._directory, name)
+        with scratch.writing() as path:
+            self._write(path, self._shards[name], progress)
+        return scratch
+
+    def _write(self, path: Path, records: Sequence[Record], progress: Progress) -> None:
+        shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
+
+        def write(record: Record) -> int:
+            offset = 0
+            for piece in restored(self._source, record):
+                shard.write(record.name, offset, piece)
+                offset += len(piece)
+            return offset
+
+        try:
+            with Threads.start(self._n_threads) as threads:
+                for n_bytes in threads.map(write, records, ahead=2 * self._n_threads):
+                    progress.advance(n_bytes)
+            shard.finish()
+        except BaseException:
+            shard.close()
+            raise

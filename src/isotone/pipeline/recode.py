@@ -23,7 +23,8 @@ from isotone.checkpoint.manifest import (
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging import Staging, refuse_inside
-from isotone.engine.local import Progress, Silent, Workers, worker_count
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.threads import Threads, worker_count
 from isotone.errors import InputError
 from isotone.pipeline.change import Change, fitted
 from isotone.pipeline.recoded import Recoded
@@ -129,7 +130,7 @@ def _recode(
     chosen = [record for name, record in records.items() if name in given]
     shards = list(directory.shard_files)
     n_workers = worker_count(workers)
-    with Workers.start(n_workers) as pool:
+    with Threads.start(n_workers) as pool:
         progress.begin("checking", sum(record.n_bytes for _, record in shards))
         for n_bytes in pool.map(lambda file: _check(*file), shards, 2 * n_workers):
             progress.advance(n_bytes)

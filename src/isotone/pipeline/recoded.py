@@ -15,7 +15,7 @@ from isotone.checkpoint.shard_writer import ShardWriter
 from isotone.checkpoint.source import DTYPE_BYTES, TensorInfo
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import ALIGNMENT
-from isotone.engine.local import Progress
+from isotone.engine.progress import Progress
 from isotone.pipeline.change import Changed
 
 _PIECE_BYTES = 8 << 20

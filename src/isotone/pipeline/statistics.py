@@ -12,6 +12,7 @@ Everything that is found has been written whole.
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,8 +121,8 @@ def write_index(directory: Path, about: dict[str, Any], observed: list[Observed]
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array, whole or not at all."""
-    scratch = path.with_suffix(".tmp")
+    """Write an array, whole or not at all, whoever else may be writing the same."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with scratch.open("wb") as file:
         np.save(file, array)
     scratch.rename(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,10 @@ from isotone.checkpoint.manifest import (
 )
 from isotone.checkpoint.source import Source, TensorInfo
 from isotone.core.float_format import FloatFormat
-from isotone.engine.local import Progress, Silent, Workers, worker_count
+from isotone.engine.local import Local
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Engine, alone
+from isotone.engine.threads import Threads, worker_count
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.restore import restored
@@ -50,6 +53,7 @@ def verify(
     *,
     against: str | Path | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Decode everything and check every hash, of a codebook-only directory's base as well.
@@ -57,6 +61,7 @@ def verify(
     against: the dense model that the directory was made from. With it, the source of each tensor is
     held against its hash, the distortion of clustered ones is measured anew (where it is recorded:
     not where values were changed since), and the files that went along are compared.
+    workers, engine: see compress.
 
     Raises InputError where the directory is none of isotone's or the source cannot be opened;
     whatever else is wrong is a failure in the result.
@@ -64,28 +69,64 @@ def verify(
     path = locate_found(directory)
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(f"{path}: has no isotone.json; expected a directory that isotone wrote")
-    n_workers = worker_count(workers)
+    engine = engine or Local(n_threads=worker_count(workers))
     source = None if against is None else open_source(against)
     try:
         opened = CompressedDirectory.open(path)
     except FormatError as error:
         return Verification((str(error),), 0, 0)
     progress = progress or Silent()
-    stored = opened.manifest.stored
+    stored, files = opened.manifest.stored, list(opened.files)
     progress.begin("verifying", sum(record.dense_bytes for record in stored))
-    failures: list[str] = []
-    with Workers.start(n_workers) as pool:
-        ahead = 2 * n_workers
-        files = list(opened.files)
-        for problem in pool.map(lambda file: _check_file(*file), files, ahead):
-            failures += problem
-        check = _Check(opened, source)
-        for record, problem in zip(stored, pool.map(check, stored, ahead), strict=True):
-            failures += problem
-            progress.advance(record.dense_bytes)
+    found: dict[str, list[str]] = {}  # by files and tensors
+    with engine.start(_Verifier, (opened, source, engine.n_threads), progress) as team:
+        for _, problems in team.results(alone(_portions(files, opened.manifest.by_shard))):
+            found |= problems
+    order = [*(str(file) for file, _ in files), *(record.name for record in stored)]
+    failures = [problem for what in order for problem in found[what]]
     if source is not None:
         failures += _compare_inventory(opened, source)
     return Verification(tuple(failures), len(stored), len(files))
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """What one worker checks as one task."""
+
+    files: Sequence[tuple[Path, FileRecord]]
+    records: Sequence[Record]
+
+
+def _portions(
+    files: Sequence[tuple[Path, FileRecord]], by_shard: Mapping[str, Sequence[Record]]
+) -> list[_Portion]:
+    """A shard each, with the tensors in it; the small files together."""
+    named: dict[str, list[tuple[Path, FileRecord]]] = {name: [] for name in by_shard}
+    small: list[tuple[Path, FileRecord]] = []
+    for path, record in files:
+        named.get(record.name, small).append((path, record))
+    return [_Portion(small, ()), *(_Portion(named[name], by_shard[name]) for name in by_shard)]
+
+
+class _Verifier:
+    """A worker that checks one portion after the other, on its threads."""
+
+    def __init__(
+        self, directory: CompressedDirectory, source: Source | None, n_threads: int
+    ) -> None:
+        self._check, self._n_threads = _Check(directory, source), n_threads
+
+    def __call__(self, portion: _Portion, progress: Progress) -> dict[str, list[str]]:
+        """What is wrong with each file and tensor."""
+        ahead = 2 * self._n_threads
+        with Threads.start(self._n_threads) as threads:
+            checked = threads.map(lambda file: _check_file(*file), portion.files, ahead)
+            found = dict(zip((str(path) for path, _ in portion.files), checked, strict=True))
+            compared = threads.map(self._check, portion.records, ahead)
+            for record, problems in zip(portion.records, compared, strict=True):
+                found[record.name] = problems
+                progress.advance(record.dense_bytes)
+        return found
 
 
 def _check_file(path: Path, record: FileRecord) -> list[str]:

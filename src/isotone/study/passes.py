@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluate.scoring import (
     Expected,

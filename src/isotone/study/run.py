@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.engine.local import Progress, Silent
-from isotone.engine.processes import as_they_come, start_processes
+from isotone.engine.local import Local
+from isotone.engine.progress import Progress, Silent
+from isotone.engine.tasks import Engine, Team
 from isotone.errors import InputError
 from isotone.evaluate.journal import Journal, difference
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
 from isotone.study.record import Provenance, Record, Run, parse_record
 from isotone.study.sources import Sources, drop_clusterings
-from isotone.study.worker import Task, finish, measure, prepare
+from isotone.study.worker import Measurer, Task
 
 RUNS_FILE = "runs.jsonl"
 
@@ -43,6 +43,7 @@ def run_study(
     model: str | Path,
     text: str | Path,
     workers: int = 1,
+    engine: Engine | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     overwrite: bool = False,
@@ -53,27 +54,26 @@ def run_study(
     model: a dense model directory or hub id, which is clustered as the plan says, below `results`;
     or a clustered directory, which is taken as it is, whatever k the plan names. text, dtype,
     device: as evaluate takes them. workers: processes, each of which loads the model; they share
-    the cores. overwrite: drop first what `results` holds.
+    the cores. engine: where to work, instead of in those; then all its workers must see `model` and
+    `results`. overwrite: drop first what `results` holds.
     Raises InputError, FormatError and MissingExtraError, what can be known early before anything
     is measured. Cost: for each run, a forward pass from the first edited layer on.
     """
     started = time.monotonic()
-    progress = progress or Silent()
-    sources = Sources.open(plan, model, text, workers, dtype, device, progress)
-    sources.refuse_inside(Path(results))
-    with Journal.open(Path(results), RUNS_FILE, parse_record, "isotone study") as journal:
+    progress, results = progress or Silent(), Path(results).absolute()
+    engine = engine or Local(workers)
+    sources = Sources.open(plan, model, text, engine, dtype, device, progress)
+    sources.refuse_inside(results)
+    with Journal.open(results, RUNS_FILE, parse_record, "isotone study") as journal:
         _take_up(journal, sources.provenance, overwrite=overwrite)
-        clusterings = sources.clusterings(Path(results), progress)
+        clusterings = sources.clusterings(results, engine, progress)
         sequences = expand(sources.plan, list(clusterings), sources.places(clusterings))
         arguments = (clusterings, sources.windows, sources.provenance)
         todo = _unmeasured(sequences, list(clusterings), journal.records)
         n_before = len(journal.records)
         if todo:
-            try:
-                with start_processes(workers, prepare, arguments) as executor:
-                    _measure(executor, todo, journal, workers, progress)
-            finally:
-                finish()
+            with engine.start(Measurer, arguments, progress, sources.needs(clusterings)) as team:
+                _measure(team, todo, journal, progress)
         done = _by_run(journal.records)
         n_done = sum(_key(run) in done for sequence in sequences for run in sequence)
         n_total = sum(map(len, sequences))
@@ -97,10 +97,9 @@ def _take_up(journal: Journal[Record], provenance: Provenance, *, overwrite: boo
 
 
 def _measure(
-    executor: Executor,
+    team: Team[Task, Record],
     todo: Sequence[Sequence[Task]],
     journal: Journal[Record],
-    workers: int,
     progress: Progress,
 ) -> None:
     progress.begin("measuring", sum(map(len, todo)), unit="runs")
@@ -112,7 +111,7 @@ def _measure(
         progress.advance(left[_key(task[1])])
         return False
 
-    for _, record in as_they_come(executor, measure, todo, goes_on, workers):
+    for _, record in team.results(todo, goes_on):
         journal.append(record)
         progress.advance(1)
         progress.note(_shown(record))

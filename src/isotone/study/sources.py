@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +18,8 @@ from isotone.checkpoint import staging
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.manifest import MANIFEST_FILE
 from isotone.checkpoint.model_directory import ModelDirectory
-from isotone.engine.local import Progress, worker_count
+from isotone.engine.progress import Progress
+from isotone.engine.tasks import Engine, Needs
 from isotone.errors import InputError
 from isotone.evaluate.loading import ModelFiles, check_context, check_tokens, open_files
 from isotone.evaluate.provenance import model_hash, text_hash
@@ -50,15 +53,15 @@ class Sources:
         plan: Plan,
         model: str | Path,
         text: str | Path,
-        workers: int,
+        engine: Engine,
         dtype: str,
         device: str,
         progress: Progress,
     ) -> Self:
         """Raises InputError, FormatError and MissingExtraError for whatever cannot work."""
-        worker_count(workers)
         _check_edits(plan)
         files = open_files(model)
+        files = replace(files, directory=files.directory.absolute())
         clustered = (files.directory / MANIFEST_FILE).is_file()
         if clustered:
             digest = CompressedDirectory.open(files.directory).digest
@@ -80,7 +83,7 @@ class Sources:
             clustering={} if clustered else plan.clustering,
             dtype=dtype,
             device=device,
-            n_threads=max(1, torch.get_num_threads() // workers),
+            n_threads=_torch_threads(engine),
             isotone=version("isotone"),
             torch=torch.__version__,
             transformers=version("transformers"),
@@ -92,7 +95,7 @@ class Sources:
         """Raise InputError for results in the model's own directory."""
         staging.refuse_inside(results, self.files.directory)
 
-    def clusterings(self, results: Path, progress: Progress) -> dict[int, Path]:
+    def clusterings(self, results: Path, engine: Engine, progress: Progress) -> dict[int, Path]:
         """Clustered directories by k, ascending; made below `results` where they are not yet.
 
         What is in no layer, such as embeddings, is not edited, and stays dense in those.
@@ -109,14 +112,37 @@ class Sources:
         for k in sorted(set(self.plan.k)):
             made[k] = results / _CLUSTERINGS / f"k{k}"
             if not made[k].exists():
-                compress(self.files.directory, made[k], k=k, **settings, progress=progress)
+                compress(
+                    self.files.directory,
+                    made[k],
+                    k=k,
+                    **settings,
+                    engine=engine,
+                    progress=progress,
+                )
         return made
+
+    def needs(self, clusterings: Mapping[int, Path]) -> Needs:
+        """What a worker takes: a model with its ranks, and what study.passes.Passes keeps of it."""
+        manifest = CompressedDirectory.open(next(iter(clusterings.values()))).manifest
+        n_weights = sum(math.prod(record.shape) for record in manifest.stored)
+        config = self.files.config.get_text_config()
+        kept = config.vocab_size + config.num_hidden_layers * config.hidden_size
+        memory_bytes = 5 * n_weights + 4 * self.windows.size * kept
+        on_gpu = torch.device(self.provenance.device).type != "cpu"
+        return Needs(memory_bytes=memory_bytes, gpus=1.0 if on_gpu else 0.0)
 
     def places(self, clusterings: Mapping[int, Path]) -> list[Place]:
         """Where the clustered matrices are: the same for each k."""
         first = CompressedDirectory.open(next(iter(clusterings.values())))
         places = [Place.of(record.name) for record in first.manifest.clustered]
         return [place for place in places if place is not None]
+
+
+def _torch_threads(engine: Engine) -> int:
+    """Those of a worker, or fewer where the user limits them."""
+    limited = "OMP_NUM_THREADS" in os.environ
+    return min(engine.n_threads, torch.get_num_threads()) if limited else engine.n_threads
 
 
 def drop_clusterings(results: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.engine.local import Progress, Silent
+from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluate.divergence import divergence
 from isotone.evaluate.loading import load_model, open_files
