@@ -160,6 +160,19 @@ def test_an_unreachable_store_is_refused(tmp_path):
     assert "isotone: s3://b/m: cannot be read: Could not connect" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [["eval", "--text", "x.txt"], ["generate", "x"], ["frontier", "out", "--text", "x"]]
+)
+def test_what_transformers_loads_is_fetched_first(command, isotone):
+    pytest.importorskip("torch")
+    name, *others = command
+    line = refusal(isotone, name, "memory://some/model", *others)
+    assert "memory://some/model: is in a store, and transformers loads from this" in line
+
+
 def test_a_url_that_lost_a_slash_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^s3:/bucket/model: is a URL that lost a slash"):
-        compress(Path("s3://bucket/model"), tmp_path / "out")
+    for lost in (Path("s3://bucket/model"), tmp_path / "s3:" / "bucket" / "model"):
+        with pytest.raises(
+            InputError, match=f"^{lost}: is a URL that became a path of this machine"
+        ):
+            compress(lost, tmp_path / "out")

@@ -61,6 +61,15 @@ def test_every_command_reads_what_compress_wrote_there(store, source, tmp_path, 
     assert not [name for name in store.tree() if ".partial/" in name]
 
 
+def test_an_object_that_is_gone_is_found(store, source, isotone):
+    out = f"{store.url}/out"
+    compress(source, out)
+    store.client.rm(f"{out}/tokenizer.json")
+    run = isotone("verify", out, "--json")
+    assert run.code == 1
+    assert run.json["failures"][0].startswith(f"{out}/tokenizer.json: cannot be read: ")
+
+
 @pytest.mark.parametrize("flipped", ["model.safetensors", "isotone.json", "tokenizer.json"])
 def test_a_changed_byte_in_the_store_is_found(flipped, store, source, isotone):
     out = f"{store.url}/out"

@@ -18,7 +18,7 @@ from typing import Any, cast
 from isotone.errors import InputError, IsotoneError, MissingExtraError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
-_FLATTENED_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
+_FLATTENED_URL = re.compile(r"(^|/)[a-z][a-z0-9+.-]+:/")
 _NUMBERS: dict[type[Exception], int] = {
     FileNotFoundError: errno.ENOENT,
     PermissionError: errno.EACCES,
@@ -32,10 +32,10 @@ def locate(place: str | Path) -> Path:
     universal_pathlib.
     """
     if isinstance(place, PurePath):
-        if _FLATTENED_URL.match(str(place)):
+        if _FLATTENED_URL.search(str(place)):
             raise InputError(
-                f"{place}: is a URL that lost a slash as a pathlib.Path; give it as text, to what "
-                "takes URLs (docs/remote.md)"
+                f"{place}: is a URL that became a path of this machine: what it was given to takes "
+                "no URLs (docs/remote.md), or none as a pathlib.Path, only as text"
             )
         return place
     if isinstance(place, str) and not _URL.match(place):

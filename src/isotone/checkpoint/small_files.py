@@ -9,6 +9,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from isotone.checkpoint.location import reaching
 from isotone.checkpoint.manifest import FileRecord, changed_file
 from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.staging import Staging
@@ -48,7 +49,8 @@ def read_small_file(directory: Path, record: FileRecord) -> bytes:
     """The content of a recorded file; raises FormatError where it is another one, or gone."""
     path = directory / record.name
     try:
-        content = path.read_bytes()
+        with reaching(path):
+            content = path.read_bytes()
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
     if blake3(content).hexdigest() != record.hash:
