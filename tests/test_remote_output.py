@@ -22,15 +22,12 @@ from recoding import every_change, write
 __all__ = ["server", "store"]  # fixtures
 
 
-def matrices(path, names):
-    tensors = {f"{name}.weight": Bf16(weights(40, 40, seed=ord(name))) for name in names}
-    tensors["norm"] = weights(40)
-    return write_model(path, tensors, config=CONFIG, companions={"tokenizer.json": b"{}"})
-
-
 @pytest.fixture
 def source(tmp_path):
-    return matrices(tmp_path / "model", "abcd")
+    tensors = {f"{name}.weight": Bf16(weights(40, 40, seed=ord(name))) for name in "abcd"}
+    tensors["norm"] = weights(40)
+    companions = {"tokenizer.json": b"{}"}
+    return write_model(tmp_path / "model", tensors, config=CONFIG, companions=companions)
 
 
 @pytest.fixture
@@ -101,16 +98,28 @@ def failing_at(n, monkeypatch, error):
     return made
 
 
-@pytest.mark.usefixtures("one_shard_each")
+def small_job(out, version, *, overwrite):
+    """A result of two parts and three small files, each of which tells its version."""
+    with Staging.open(out, {"version": version}, overwrite=overwrite) as staging:
+        for name in ("a.safetensors", "b.safetensors"):
+            if staging.record(name) is None:
+                scratch = staging.scratch(name)
+                with scratch.writing() as path:
+                    path.write_text(f"{name}, version {version}")
+                staging.finish(name, scratch, {})
+        for name in ("config.json", "isotone.json", "tokenizer.json"):
+            staging.write(name, f"{name}, version {version}".encode())
+        staging.publish()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_before_each_change_of_the_store(overwrite, store, tmp_path, monkeypatch):
+def test_killed_before_each_change_of_the_store(overwrite, store, monkeypatch):
     """What lies at OUT is nothing, or whole; started again, the run ends as an undisturbed one."""
-    source, out = matrices(tmp_path / "model", "ab"), f"{store.url}/out"
-    compress(source, f"{store.url}/undisturbed", k=6)
+    out, old = f"{store.url}/out", {}
+    small_job(f"{store.url}/undisturbed", 2, overwrite=False)
     expected = store.tree("undisturbed")
-    old = {}
     if overwrite:
-        compress(source, f"{store.url}/old", k=4)
+        small_job(f"{store.url}/old", 1, overwrite=False)
         old = store.tree("old") | {"old.txt": b"of another time"}
     for n in range(100):
         for name in store.tree():
@@ -121,7 +130,7 @@ def test_killed_before_each_change_of_the_store(overwrite, store, tmp_path, monk
         with monkeypatch.context() as patch:
             made = failing_at(n, patch, RunInterruptedError())
             try:
-                compress(source, out, k=6, overwrite=overwrite)
+                small_job(out, 2, overwrite=overwrite)
             except (InputError, RunInterruptedError):
                 pass
             else:
@@ -129,7 +138,7 @@ def test_killed_before_each_change_of_the_store(overwrite, store, tmp_path, monk
         found, left = store.tree("out"), store.tree("out.partial")
         assert "isotone.json" not in found or found in (old, expected), f"after {made}"
         if overwrite or found != expected or ".publishing" in left:
-            compress(source, out, k=6, overwrite=overwrite)
+            small_job(out, 2, overwrite=overwrite)
             assert not store.tree("out.partial")
         assert store.tree("out") == expected, f"after {made}"
     assert n > 15
