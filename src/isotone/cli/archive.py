@@ -40,7 +40,8 @@ def compress(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A model directory, .safetensors, .gguf, or a hub id (org/name)."
+            metavar="MODEL",
+            help="A model directory, .safetensors, .gguf, hub id (org/name), or URL (s3://...).",
         ),
     ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],

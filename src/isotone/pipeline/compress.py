@@ -75,8 +75,9 @@ def compress(
 ) -> CompressSummary:
     """Cluster the weight matrices of a model into a new directory.
 
-    model: a model directory, a .safetensors or .gguf file, or a hub id.
-    out: a directory that does not exist yet (or is isotone's own, with overwrite).
+    model: a model directory, a .safetensors or .gguf file, or a hub id; the first two may be in a
+        store (`s3://...`).
+    out: a directory that does not exist yet (or is isotone's own, with overwrite), or its URL.
     k: centroids of each matrix, 2 to 256: 16 for k-means, at most 256 for entropy.
     protect: auto, off, or a fraction of the weights (k-means alone).
     scale: factors of rows and columns: auto, none, row or both.
