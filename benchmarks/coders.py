@@ -35,7 +35,7 @@ from zstandard import ZstdCompressionParameters as Parameters
 
 from isotone import _native
 from isotone.checkpoint.plan import Clustered, Selection, Settings, plan_tensors
-from isotone.checkpoint.source import Source, TensorInfo
+from isotone.checkpoint.source import Source
 from isotone.checkpoint.tying import find_tied
 from isotone.codec import packed
 from isotone.codec.packed import PackedLayout, PackedReader
@@ -45,6 +45,7 @@ from isotone.core.solver import MAX_K
 from isotone.engine.local import Local
 from isotone.engine.progress import Silent
 from isotone.pipeline.allocation import Prices, price_for, survey
+from isotone.pipeline.damage import Damage
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.planned_matrix import PlannedMatrix
 from results import print_table, write_results
@@ -190,17 +191,13 @@ def clustered(source: Source, plans: Sequence[Clustered]) -> Iterator[Ranks]:
         yield Ranks(plan.tensor.name, plan.layout_for(len(found.codebook)), ranks)
 
 
-def alike(_tensor: TensorInfo) -> float:
-    """Damage that is the same in every tensor."""
-    return 1.0
-
-
 def plans_for(source: Source, bits: float | None) -> list[Clustered]:
     """The plans of a whole model's single matrices: as `--bits` makes them, or as the defaults."""
     settings = Settings() if bits is None else Settings(k=MAX_K)
     plans = plan_tensors(source, Selection(settings), find_tied(source))
     single = [plan for plan in plans if isinstance(plan, Clustered) and plan.n_matrices == 1]
     if bits is not None:
+        alike = Damage(heads=frozenset())
         with survey(Local(n_threads=1), source, [tuple(single)], alike, Silent()) as bits_at:
             price = price_for(bits, bits_at)
         single = [Prices(price, alike).apply(plan) for plan in single]

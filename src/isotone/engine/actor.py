@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -39,9 +39,9 @@ class Failed:
 class Worker:
     """Prepares at its first task, and does one at a time; may be asked meanwhile how far it is."""
 
-    def __init__(self, work: tuple[Callable[..., Work[Any, Any]], tuple[Any, ...]]) -> None:
-        """work: a function that prepares a worker, and its arguments."""
-        self._prepare, self._arguments = work
+    def __init__(self, pickled: bytes) -> None:
+        """pickled: a function that prepares a worker, and its arguments."""
+        self._pickled = pickled
         self._work: Work[Any, Any] | None = None
         self._progress = _Count()
 
@@ -53,7 +53,8 @@ class Worker:
         self._progress = _Count()
         try:
             if self._work is None:
-                self._work = self._prepare(*self._arguments)
+                prepare, arguments = pickle.loads(self._pickled)  # from the driver
+                self._work = prepare(*arguments)
             result = self._work(task, self._progress)
         except (IsotoneError, OSError) as error:
             message = str(error)

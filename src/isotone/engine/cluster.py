@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -59,12 +61,12 @@ class Cluster:
         joined = not ray.is_initialized()
         if joined:
             try:
+                _knock(address or os.environ.get("RAY_ADDRESS", ""))
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().split("\n")[0]
+            except (OSError, RuntimeError, ValueError) as error:
                 raise InputError(
-                    f"address is {address}: no Ray cluster answers there ({reason}); start one "
-                    "with ray start --head, or give its address"
+                    f"address is {address}: no Ray cluster answers there ({_lines(error)[0]}); "
+                    "start one with ray start --head, or give its address"
                 ) from error
         try:
             yield cls(n_workers, n_threads)
@@ -99,7 +101,8 @@ class Cluster:
             memory=needs.memory_bytes,
             max_concurrency=2,  # a task, and being asked how far it is
         )
-        work = ray.put((prepare, arguments))
+        # In bytes: what cannot be opened on a node is then the worker's to say.
+        work = ray.put(pickle.dumps((prepare, arguments)))
         crew: _Crew[Task, Result] = _Crew(
             hire=lambda: actor.remote(work),
             n_workers=lambda: self._n_workers or max(1, self._room(needs)),
@@ -234,7 +237,7 @@ class _Crew(Generic[Task, Result]):
             self._n_failed_starts += 1
             if self._n_failed_starts == _MOST_ATTEMPTS:
                 raise InputError(
-                    f"workers do not start on the cluster: {_reason(error)}; every node needs "
+                    f"workers do not start on the cluster: {_lines(error)[-1]}; every node needs "
                     "the same isotone, Python and Ray as this one"
                 ) from error
             return
@@ -274,7 +277,7 @@ class _Crew(Generic[Task, Result]):
             if assignment.item.n_attempts == _MOST_ATTEMPTS:
                 raise InputError(
                     f"a task was lost with its worker {_MOST_ATTEMPTS} times, the last time: "
-                    f"{_reason(error)}; give each worker more memory, with fewer --workers"
+                    f"{_lines(error)[0]}; give each worker more memory, with fewer --workers"
                 ) from error
             agenda.give_back(assignment.item)
             return None
@@ -285,6 +288,14 @@ class _Crew(Generic[Task, Result]):
         return assignment.item, done.result
 
 
-def _reason(error: BaseException) -> str:
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
+
+
+def _lines(error: BaseException) -> list[str]:
+    """What Ray says: how a worker was lost comes first, why one did not start comes last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines or [type(error).__name__]
