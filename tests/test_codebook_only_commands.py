@@ -175,7 +175,7 @@ def test_it_cannot_be_compressed(pair, tmp_path):
 
 def test_a_decompression_is_not_taken_up_with_another_base(pair, tmp_path, monkeypatch):
     """What an interrupted run left belongs to the digest of the codebook-only directory."""
-    from isotone.checkpoint.staging import Staging
+    from isotone.checkpoint.local_staging import LocalStaging
 
     def stop(_):
         raise KeyboardInterrupt
@@ -183,7 +183,7 @@ def test_a_decompression_is_not_taken_up_with_another_base(pair, tmp_path, monke
     out = tmp_path / "dense"
     for directory in (pair.base, pair.healed):
         with monkeypatch.context() as patch:
-            patch.setattr(Staging, "publish", stop)
+            patch.setattr(LocalStaging, "publish", stop)
             with pytest.raises((KeyboardInterrupt, InputError)) as stopped:
                 __import__("isotone").decompress(directory, out)
     assert "holds unfinished work" in str(stopped.value)

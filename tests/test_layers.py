@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "_native": {"numpy"},
     "core": {"numpy"},
     "codec": {"numpy"},
-    "checkpoint": {"numpy", "blake3", "gguf", "huggingface_hub", "httpx"},
+    "checkpoint": {"numpy", "blake3", "gguf", "huggingface_hub", "httpx", "upath"},
     "engine": {"ray"},
     "models": {"numpy", "gguf", "blake3"} | TORCH,
     "pipeline": {"numpy", "blake3"},
@@ -121,6 +121,7 @@ def test_modules_import_each_other_in_no_circle():
 @pytest.mark.parametrize("module", ["isotone", "isotone.cli.main", "isotone.pipeline.compress"])
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
     heavy = {"torch", "transformers", "gguf", "huggingface_hub", "lm_eval", "altair", "ray"}
+    heavy |= {"fsspec", "upath"}
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
         check=True,

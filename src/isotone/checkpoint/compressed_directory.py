@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from isotone.checkpoint.base_search import find_base
 from isotone.checkpoint.changed_arrays import check_changed_arrays
 from isotone.checkpoint.codebook_manifest import WEIGHTS_FILE, CodebookManifest, read_manifest
+from isotone.checkpoint.location import is_remote
 from isotone.checkpoint.manifest import (
     MANIFEST_FILE,
     QUANT_METHOD,
@@ -99,6 +100,11 @@ class CompressedDirectory:
         n_above: int,
     ) -> Self:
         """The same of a codebook-only directory; shard: its one file with arrays."""
+        if is_remote(path):
+            raise FormatError(
+                f"{path}: holds changed codebooks alone, which are read from this machine's disks; "
+                "fetch it and its base first"
+            )
         if n_above == _MOST_LAYERS:
             raise FormatError(f"{path}: is the base of {n_above} others, and has a base itself")
         found = find_base(path, manifest.base)

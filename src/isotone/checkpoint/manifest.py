@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from blake3 import blake3
 
+from isotone.checkpoint.location import reaching
 from isotone.checkpoint.sealed_text import seal
 from isotone.checkpoint.source import DTYPE_BYTES
 from isotone.errors import FormatError
@@ -218,7 +219,7 @@ def hash_file(path: Path) -> str:
     """The hash of a file's bytes, read in pieces; raises FormatError where it cannot be read."""
     hasher = blake3()
     try:
-        with path.open("rb") as file:
+        with reaching(path), path.open("rb") as file:
             while piece := file.read(_HASH_BYTES):
                 hasher.update(piece)
     except OSError as error:

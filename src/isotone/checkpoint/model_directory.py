@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.location import fingerprints, is_remote
 from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.source import CompanionFile, TensorInfo
 from isotone.errors import FormatError, InputError
@@ -46,9 +47,10 @@ class ModelDirectory:
     @property
     def companions(self) -> Sequence[CompanionFile]:
         return [
-            CompanionFile(path.relative_to(self.directory).as_posix(), path)
+            CompanionFile(name.as_posix(), path)
             for path in sorted(self.directory.rglob("*"))
-            if path.is_file() and _is_companion(path.relative_to(self.directory))
+            for name in (PurePosixPath(path.relative_to(self.directory).as_posix()),)
+            if _is_companion(name) and path.is_file()
         ]
 
     @property
@@ -98,8 +100,13 @@ class SingleFile:
 
 
 def files_identity(paths: Sequence[Path]) -> dict[str, Any]:
-    """Sizes and times of files by name, and a digest of their first bytes (where headers are)."""
-    identity = {}
+    """Sizes and times of files by name, and a digest of their first bytes (where headers are).
+
+    Of files in a store: what that says of them.
+    """
+    identity: dict[str, Any] = {}
+    if is_remote(paths[0]):
+        return {**fingerprints(paths)}
     for path in paths:
         status = path.stat()
         with path.open("rb") as file:
@@ -178,7 +185,7 @@ def _unique_owners(files: Sequence[SafetensorsFile]) -> dict[str, SafetensorsFil
     return owner
 
 
-def _is_companion(path: Path) -> bool:
+def _is_companion(path: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     index = path.name.endswith(".index.json")
     return not hidden and not index and path.suffix not in _WEIGHTS and str(path) != CONFIG_FILE

@@ -66,9 +66,14 @@ class PositionedFile:
 
 def _reopen(path: Path, n_bytes: int) -> PositionedFile:
     file = PositionedFile(path)
-    if file.n_bytes != n_bytes:
+    check_size(path, file.n_bytes, n_bytes)
+    return file
+
+
+def check_size(path: Path, found: int, expected: int) -> None:
+    """Raise FormatError where a file that is opened again has another size."""
+    if found != expected:
         raise FormatError(
-            f"{path}: is {file.n_bytes} bytes long, and was {n_bytes} when it was opened first; "
+            f"{path}: is {found} bytes long, and was {expected} when it was opened first; "
             "it changed while it was read, run it again"
         )
-    return file

@@ -15,7 +15,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.location import is_remote
 from isotone.checkpoint.positioned_file import PositionedFile
+from isotone.checkpoint.remote_file import RemoteFile
 from isotone.checkpoint.source import DTYPE_BYTES, TensorInfo
 from isotone.errors import FormatError
 
@@ -32,12 +34,12 @@ class SafetensorsFile:
     offsets: dict[str, int]
     metadata: dict[str, str]
     n_bytes: int
-    _file: PositionedFile
+    _file: PositionedFile | RemoteFile
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a file and check its header; raises FormatError, naming the file."""
-        file = PositionedFile(path)
+        file = RemoteFile(path) if is_remote(path) else PositionedFile(path)
         size = file.n_bytes
         header, data_start = _read_header(file, path)
         metadata = header.pop("__metadata__", {})
@@ -80,7 +82,7 @@ class SafetensorsFile:
         return (stop - start) * itemsize, self.offsets[tensor.name] + start * itemsize
 
 
-def _read_header(file: PositionedFile, path: Path) -> tuple[dict[str, Any], int]:
+def _read_header(file: PositionedFile | RemoteFile, path: Path) -> tuple[dict[str, Any], int]:
     size = file.n_bytes
     if size < 8:
         raise FormatError(f"{path}: is {size} bytes long; too short for a safetensors file")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from isotone.checkpoint.location import reaching
 from isotone.checkpoint.manifest import FileRecord, changed_file
 from isotone.checkpoint.safetensors_file import SafetensorsFile
 from isotone.checkpoint.staging import Staging
@@ -20,12 +21,15 @@ def json_bytes(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def weight_index(shards: Iterable[Path]) -> bytes:
-    """Where each stored array lies, as transformers looks it up; raises FormatError."""
-    files = [SafetensorsFile.open(path) for path in shards]
-    weight_map = {t.name: f.path.name for f in files for t in f.tensors}
+def weight_index(shards: Mapping[str, Path]) -> bytes:
+    """Where each stored array lies, as transformers looks it up; raises FormatError.
+
+    shards: the files by the names that they will have.
+    """
+    files = {name: SafetensorsFile.open(path) for name, path in shards.items()}
+    weight_map = {t.name: name for name, f in files.items() for t in f.tensors}
     index = {
-        "metadata": {"total_size": sum(t.n_bytes for f in files for t in f.tensors)},
+        "metadata": {"total_size": sum(t.n_bytes for f in files.values() for t in f.tensors)},
         "weight_map": dict(sorted(weight_map.items())),
     }
     return json_bytes(index)
@@ -45,7 +49,8 @@ def read_small_file(directory: Path, record: FileRecord) -> bytes:
     """The content of a recorded file; raises FormatError where it is another one, or gone."""
     path = directory / record.name
     try:
-        content = path.read_bytes()
+        with reaching(path):
+            content = path.read_bytes()
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
     if blake3(content).hexdigest() != record.hash:

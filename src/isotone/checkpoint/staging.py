@@ -1,125 +1,124 @@
 """An output directory that appears complete or not at all, and whose making can be resumed.
 
-Work happens in OUT.partial beside OUT. A finished part is renamed to its final name there, and
-only then is its record written; a part without a record was not finished. When all is done the
-directory is renamed to OUT. The job (arguments and identity of the source) is written first: work
-is resumed only for the same job. Nothing that isotone did not make itself is ever removed.
+Work happens in OUT.partial beside OUT. A part is written to a scratch of its own by any worker, and
+finished by the one process that opened the staging; only then is its record written, and a part
+without a record was not finished. When all is done, OUT.partial becomes OUT. The job (arguments and
+identity of the source) is written first: work is resumed only for the same job. Nothing that
+isotone did not make itself is ever removed.
+
+How that is done on a file system is in local_staging, how in an object store in remote_staging.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import secrets
-import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from isotone.checkpoint.location import is_remote, locate
+from isotone.checkpoint.scratch import Scratch, new_scratch
 from isotone.errors import InputError
 
 MARKER_FILE = ".isotone"
 """In every directory that isotone published: only those are ever overwritten."""
 
-_JOB_FILE = ".job.json"
-_LOCK_FILE = ".lock"
+JOB_FILE = ".job.json"
 
 
-class Staging:
+class Staging(ABC):
     """The directory OUT.partial of one running job."""
 
-    def __init__(self, out: Path, partial: Path, lock: TextIO, *, overwrite: bool) -> None:
-        self.out, self.directory, self._lock, self._overwrite = out, partial, lock, overwrite
+    def __init__(self, out: Path, *, overwrite: bool) -> None:
+        self.out, self.directory = out, out.with_name(out.name + ".partial")
+        self._overwrite = overwrite
 
-    @classmethod
-    @contextmanager
-    def open(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Staging]:
+    @staticmethod
+    def open(
+        out: str | Path, job: dict[str, Any], *, overwrite: bool
+    ) -> AbstractContextManager[Staging]:
         """Begin or resume a job.
 
-        Raises InputError where OUT exists (unless overwrite), where OUT.partial is none of
-        isotone's, belongs to another job (unless overwrite) or to a running one, and for anything
-        that cannot be written.
+        The `with` raises InputError where OUT exists (unless overwrite), where OUT.partial is none
+        of isotone's, belongs to another job (unless overwrite) or to a running one, and for
+        anything that cannot be written.
         """
-        out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link at OUT)
-        partial = out.with_name(out.name + ".partial")
-        with writing(out):
-            _refuse_existing(out, overwrite=overwrite)
-            _refuse_foreign(partial)
-            partial.mkdir(parents=True, exist_ok=True)
-            with (partial / _LOCK_FILE).open("w") as lock:
-                _take(lock, partial)
-                _adopt(partial, job, overwrite=overwrite)
-                yield cls(out, partial, lock, overwrite=overwrite)
+        out = locate(out)
+        if is_remote(out):
+            from isotone.checkpoint.remote_staging import RemoteStaging
 
+            return RemoteStaging.begin(out, job, overwrite=overwrite)
+        from isotone.checkpoint.local_staging import LocalStaging
+
+        return LocalStaging.begin(out, job, overwrite=overwrite)
+
+    @abstractmethod
     def record(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
         """What `finish` recorded for a part, or None where it is not finished."""
-        record = self.directory / f".{name}.json"
-        if not record.exists() or not (self.directory / name).exists():
-            return None
-        return json.loads(record.read_text("utf-8"))
 
-    def scratch(self, name: str) -> Path:
-        """Where to write a part before it is finished."""
+    def scratch(self, name: str) -> Scratch:
+        """Where to write a part before it is finished; another at each call."""
         return new_scratch(self.directory, name)
 
-    def finish(self, name: str, scratch: Path, record: Any) -> None:  # noqa: ANN401 (JSON)
-        """Give a part that was written to scratch its name, then note that it is finished."""
-        scratch.rename(self.directory / name)
-        self.write(f".{name}.json", json.dumps(record).encode())
+    @abstractmethod
+    def finish(self, name: str, scratch: Scratch, record: Any) -> None:  # noqa: ANN401 (JSON)
+        """Take what was written to a scratch as a part, and note that it is finished."""
+
+    @abstractmethod
+    def part(self, name: str) -> Path:
+        """Where a finished part is, until all is published."""
 
     def note(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
         """What was noted under a name by this job, or None."""
-        path = self.directory / f".note-{name}.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        content = self._read(f".note-{name}.json")
+        return None if content is None else json.loads(content)
 
     def take_note(self, name: str, content: Any) -> None:  # noqa: ANN401 (JSON)
         """Note something that a resumed run should not have to find again."""
         self.write(f".note-{name}.json", json.dumps(content).encode())
 
+    @abstractmethod
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        _write(self.directory / name, content)
 
+    @abstractmethod
     def discard(self) -> None:
         """Drop the job and all that it came to: nothing is worth going on with."""
-        with writing(self.out):
-            _remove_own(self.directory)
 
+    @abstractmethod
     def publish(self) -> None:
-        """Turn OUT.partial into OUT, in place of an older OUT where overwriting.
+        """Turn OUT.partial into OUT, in place of an older OUT where overwriting."""
 
-        The lock goes along and is removed last: until OUT is there, no other run can get in.
-        """
-        _refuse_existing(self.out, overwrite=self._overwrite)
-        (self.directory / MARKER_FILE).touch()
-        for path in self.directory.glob(".*"):
-            if path.name not in (MARKER_FILE, _LOCK_FILE):
-                _remove(path)
-        replaced = self.out.with_name(f".{self.out.name}.replaced")
-        if self.out.exists() or self.out.is_symlink():
-            _remove_own(replaced)
-            self.out.rename(replaced)
-        self.directory.rename(self.out)
-        (self.out / _LOCK_FILE).unlink()
-        _remove_own(replaced)
-        descriptor = os.open(self.out.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    @abstractmethod
+    def _read(self, name: str) -> bytes | None:
+        """What `write` wrote, None where it did not."""
 
+    @abstractmethod
+    def _clear(self) -> None:
+        """Mark OUT.partial as isotone's, then remove all else in it that is of a job."""
 
-def new_scratch(directory: Path, name: str) -> Path:
-    """Where a worker may write a part of a staging directory before it is finished.
+    def _refuse_other(self, job: dict[str, Any]) -> None:
+        """Raise InputError where there is work of another job, unless that is to be dropped."""
+        known = self._read(JOB_FILE)
+        if known not in (None, _job_text(job)) and not self._overwrite:
+            raise InputError(
+                f"{self.directory}: holds unfinished work from another source, other arguments or "
+                f"another isotone ({_difference(known or b'', job)}); run that command again to "
+                "finish it, or give --overwrite to drop it"
+            )
 
-    Another file at each call: a worker that was given up may still be writing to its own.
-    """
-    return directory / f".{name}.{secrets.token_hex(8)}.tmp"
+    def _adopt(self, job: dict[str, Any]) -> None:
+        """Go on with a job, or drop what there is of another one and begin."""
+        if self._read(JOB_FILE) != _job_text(job):
+            self._clear()
+            self.write(JOB_FILE, _job_text(job))
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one line that says what to do."""
+    """Turn refusals to write into one line that says what to do."""
     try:
         yield
     except OSError as error:
@@ -130,98 +129,40 @@ def writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def refuse_inside(out: Path, model: Path) -> None:
+def refuse_inside(out: str | Path, model: str | Path) -> None:
     """Raise InputError where OUT is what is read, or lies in it."""
+    out, model = locate(out), locate(model)
     if model.exists() and model.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"{out}: is the model itself or lies in it; choose another OUT")
 
 
-def _refuse_existing(out: Path, *, overwrite: bool) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
+def refuse_existing(out: Path, *, own: bool, overwrite: bool) -> None:
+    """Raise InputError for an OUT that exists, unless it is isotone's and to be replaced."""
     if not overwrite:
         raise InputError(f"{out}: exists; choose another OUT, or give --overwrite")
-    if not _is_own(out):
+    if not own:
         raise InputError(
             f"{out}: was not written by isotone, so --overwrite does not replace it; "
             "choose another OUT"
         )
 
 
-def _refuse_foreign(partial: Path) -> None:
-    if not partial.is_dir() or _is_own(partial) or (partial / _JOB_FILE).is_file():
-        return
-    if any(path.name != _LOCK_FILE for path in partial.iterdir()):
-        raise InputError(
-            f"{partial}: is where unfinished work would go, and was not written by isotone; move "
-            "it away, or choose another OUT"
-        )
+def foreign(partial: Path) -> InputError:
+    """What to raise for an OUT.partial of somebody else."""
+    return InputError(
+        f"{partial}: is where unfinished work would go, and was not written by isotone; move "
+        "it away, or choose another OUT"
+    )
 
 
-def _take(lock: TextIO, partial: Path) -> None:
+def _job_text(job: dict[str, Any]) -> bytes:
+    return json.dumps(job, sort_keys=True, indent=1).encode()
+
+
+def _difference(known: bytes, job: dict[str, Any]) -> str:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{partial}: another isotone is at work there; wait for it") from None
-
-
-def _adopt(partial: Path, job: dict[str, Any], *, overwrite: bool) -> None:
-    text = json.dumps(job, sort_keys=True, indent=1)
-    job_file = partial / _JOB_FILE
-    if job_file.exists() and job_file.read_text("utf-8") != text and not overwrite:
-        raise InputError(
-            f"{partial}: holds unfinished work from another source, other arguments or another "
-            f"isotone ({_difference(job_file, job)}); run that command again to finish it, or "
-            "give --overwrite to drop it"
-        )
-    if not job_file.exists() or job_file.read_text("utf-8") != text:
-        (partial / MARKER_FILE).touch()  # isotone's own, at every moment
-        for path in partial.iterdir():
-            if path.name not in (MARKER_FILE, _LOCK_FILE):
-                _remove(path)
-        _write(job_file, text.encode())
-    for path in partial.glob(".*.tmp"):  # of a run that was killed
-        path.unlink()
-
-
-def _difference(job_file: Path, job: dict[str, Any]) -> str:
-    try:
-        old = json.loads(job_file.read_text("utf-8"))
+        old = json.loads(known)
     except ValueError:
         return "its record is damaged"
     keys = [key for key in {**old, **job} if old.get(key) != job.get(key)]
     return "; ".join(f"{key} was {old.get(key)}, is {job.get(key)}" for key in keys)[:300]
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)
-
-
-def _is_own(directory: Path) -> bool:
-    return (directory / MARKER_FILE).is_file()
-
-
-def _remove_own(directory: Path) -> None:
-    """Remove a directory of isotone's, or what a killed run left of one: the marker goes last."""
-    if directory.is_symlink() and _is_own(directory):
-        directory.unlink()
-    elif _is_own(directory):
-        for path in directory.iterdir():
-            if path.name != MARKER_FILE:
-                _remove(path)
-        (directory / MARKER_FILE).unlink()
-    if directory.is_dir() and not any(directory.iterdir()):
-        directory.rmdir()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

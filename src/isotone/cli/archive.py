@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,17 +36,18 @@ Workers = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT where isotone wrote it; drop OUT.partial.")
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="What isotone compress wrote.")]
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="What isotone compress wrote.")]
 
 
 def compress(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A model directory, .safetensors, .gguf, or a hub id (org/name)."
+            metavar="MODEL",
+            help="A model directory, .safetensors, .gguf, hub id (org/name), or URL (s3://...).",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],
     k: Annotated[
         int | None,
         typer.Option("--k", help="Shared values of each matrix, 2 to 256: 16 by default."),
@@ -209,7 +209,7 @@ def verify(
 
 def decompress(
     directory: Directory,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to write.")],
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,

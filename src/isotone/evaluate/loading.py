@@ -17,6 +17,7 @@ import transformers
 from transformers.utils import logging
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.location import is_remote, locate
 from isotone.checkpoint.manifest import MANIFEST_FILE
 from isotone.checkpoint.model_directory import CONFIG_FILE, ModelDirectory, read_json
 from isotone.errors import InputError, IsotoneError
@@ -81,12 +82,17 @@ def find_model(model: str | Path) -> Path:
     Reads no weights: checks the config, the shards' headers and, of a clustered directory, its
     manifest and format version. Raises InputError and FormatError.
     """
-    if Path(model).is_file():
+    directory = locate(model)
+    if is_remote(directory):
+        raise InputError(
+            f"{model}: is in a store, and transformers loads from this machine's disks; fetch it "
+            "first"
+        )
+    if directory.is_file():
         raise InputError(
             f"{model}: is a file; expected a model directory (isotone compress makes one of a "
             ".gguf file)"
         )
-    directory = Path(model)
     if directory.is_dir() and not (directory / CONFIG_FILE).is_file():
         raise InputError(f"{directory}: has no {CONFIG_FILE}; expected a model directory")
     if (directory / MANIFEST_FILE).is_file() or _is_clustered(directory):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from isotone.checkpoint.location import is_remote
 from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
@@ -67,9 +68,10 @@ def collect(
     """
     if (out / INDEX_FILE).exists():
         return
-    if not isinstance(source, ModelDirectory):
+    if not isinstance(source, ModelDirectory) or is_remote(source.directory):
         raise InputError(
-            "calibrating runs the model; expected a model directory, not a single file"
+            "calibrating runs the model; expected a model directory on this machine, not a single "
+            "file or a URL"
         )
     out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = load_language_model(source.directory)

@@ -52,7 +52,7 @@ def calibrate(
     """
     started, out = time.monotonic(), Path(out)
     source = open_source(model)
-    refuse_inside(out, Path(model))
+    refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
     plans = plan_tensors(source, selection, find_tied(source))
     job = {"source": source.identity(), "by": identity_of(text), "globs": [include, exclude]}

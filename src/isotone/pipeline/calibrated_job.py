@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from isotone.checkpoint.location import is_remote
 from isotone.checkpoint.manifest import hash_file
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
@@ -58,6 +59,11 @@ def open_calibration(
     """
     directory = Path(by)
     if not (directory / INDEX_FILE).is_file():
+        if is_remote(staging.directory):
+            raise InputError(
+                f"{staging.out}: statistics cannot be collected in a store; collect them with "
+                "isotone calibrate MODEL DIR, and give --calibrate DIR"
+            )
         directory = staging.directory / _DIRECTORY
         collect_statistics(source, plans, by, directory, progress)
     statistics = Statistics.open(directory)

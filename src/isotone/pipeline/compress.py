@@ -66,8 +66,9 @@ def compress(
 ) -> CompressSummary:
     """Cluster the weight matrices of a model into a new directory.
 
-    model: a model directory, a .safetensors or .gguf file, or a hub id.
-    out: a directory that does not exist yet (or is isotone's own, with overwrite).
+    model: a model directory, a .safetensors or .gguf file, or a hub id; the first two may be in a
+        store (`s3://...`).
+    out: a directory that does not exist yet (or is isotone's own, with overwrite), or its URL.
     k: centroids of each matrix, 2 to 256: 16 for k-means, at most 256 for entropy.
     protect: auto, off, or a fraction of the weights (k-means alone).
     scale: factors of rows and columns: auto, none, row or both.
@@ -99,7 +100,7 @@ def compress(
     engine = engine or Local(n_threads=worker_count(workers))
     source = open_source(model)
     refuse_quantized(source, model)
-    refuse_inside(Path(out), Path(model))
+    refuse_inside(out, model)
     progress = progress or Silent()
     tied_to = find_tied(source)
     plans = [_without_columns(p, source) for p in plan_tensors(source, selection, tied_to)]
@@ -117,7 +118,7 @@ def compress(
         },
         "source": source.identity(),
     }
-    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+    with Staging.open(out, job, overwrite=overwrite) as staging:
         clustered = [plan for plan in plans if isinstance(plan, Clustered)]
         known = None
         if calibrate is not None:
@@ -143,7 +144,7 @@ def compress(
         assemble(source, shards, records, tied, job, staging)
         with writing(staging.out):
             staging.publish()
-    return summarise(Path(out), time.monotonic() - started)
+    return summarise(out, time.monotonic() - started)
 
 
 def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
 from isotone.checkpoint.dense_shard import DenseShard
+from isotone.checkpoint.location import locate, locate_found
 from isotone.checkpoint.manifest import Record
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.scratch import Scratch, new_scratch
 from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import TensorInfo
-from isotone.checkpoint.staging import Staging, new_scratch, refuse_inside, writing
+from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.engine.local import Local
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, alone
@@ -47,13 +50,13 @@ def decompress(
     """
     started = time.monotonic()
     engine = engine or Local(n_threads=worker_count(workers))
-    source = CompressedDirectory.open(Path(directory))
-    refuse_inside(Path(out), Path(directory))
+    source = CompressedDirectory.open(locate_found(directory))
+    refuse_inside(out, directory)
     shards = source.manifest.by_shard
     job = {"decompress": source.digest}
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
-    with Staging.open(Path(out), job, overwrite=overwrite) as staging:
+    with Staging.open(out, job, overwrite=overwrite) as staging:
         missing = [name for name in shards if staging.record(name) is None]
         done = sum(r.dense_bytes for name in shards if name not in missing for r in shards[name])
         progress.advance(done)
@@ -65,12 +68,12 @@ def decompress(
         small[CONFIG_FILE] = json_bytes(dense_config(source.config))
         small.pop(INDEX_FILE, None)
         if len(shards) > 1:
-            small[INDEX_FILE] = weight_index(staging.directory / name for name in shards)
+            small[INDEX_FILE] = weight_index({name: staging.part(name) for name in shards})
         write_small_files(staging, small)
         with writing(staging.out):
             staging.publish()
     return DecompressSummary(
-        output_bytes=tree_bytes(Path(out)),
+        output_bytes=tree_bytes(locate(out)),
         seconds=time.monotonic() - started,
         n_tensors=sum(len(records) for records in shards.values()),
     )
@@ -84,9 +87,14 @@ class _Decompressor:
         self._source, self._directory, self._n_threads = source, directory, n_threads
         self._shards = source.manifest.by_shard
 
-    def __call__(self, name: str, progress: Progress) -> Path:
+    def __call__(self, name: str, progress: Progress) -> Scratch:
         """Write the shard of a name; returns where it lies."""
-        path, records = new_scratch(self._directory, name), self._shards[name]
+        scratch = new_scratch(self._directory, name)
+        with scratch.writing() as path:
+            self._write(path, self._shards[name], progress)
+        return scratch
+
+    def _write(self, path: Path, records: Sequence[Record], progress: Progress) -> None:
         shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
 
         def write(record: Record) -> int:
@@ -103,6 +111,4 @@ class _Decompressor:
             shard.finish()
         except BaseException:
             shard.close()
-            path.unlink(missing_ok=True)
             raise
-        return path

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.location import locate_found
 from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.movement import Movement
@@ -49,7 +50,7 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
     Decodes no ranks. Raises InputError and FormatError.
     """
-    opened = CompressedDirectory.open(Path(directory))
+    opened = CompressedDirectory.open(locate_found(directory))
     reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)
     base = None if opened.base is None else opened.base.path
     return Inspection(reports, opened.manifest.kept, base)
@@ -57,7 +58,7 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
 def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -> TensorReport:
     """Describe one tensor; raises InputError where it is not among the clustered ones."""
-    opened = CompressedDirectory.open(Path(directory))
+    opened = CompressedDirectory.open(locate_found(directory))
     for record in opened.manifest.clustered:
         if name in (record.name, record.name.removesuffix(".weight")):
             return _report(opened, record, n_protected)

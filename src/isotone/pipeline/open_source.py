@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from isotone.checkpoint.hub import download
+from isotone.checkpoint.location import is_remote, locate_found
 from isotone.checkpoint.model_directory import ModelDirectory, SingleFile
 from isotone.checkpoint.source import Source
 from isotone.errors import InputError
@@ -17,9 +18,11 @@ _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 def open_source(model: str | Path) -> Source:
     """Open a model directory, a .safetensors or .gguf file, or a hub id (`org/name[@revision]`).
 
+    The directory or .safetensors file may be in a store (`s3://...`).
+
     Raises InputError where it is none of these, and as the readers of each do.
     """
-    path = Path(model)
+    path = locate_found(model)
     if path.is_dir():
         return ModelDirectory(path)
     if path.is_file():
@@ -47,6 +50,8 @@ def refuse_quantized(source: Source, model: str | Path) -> None:
 def _open_file(path: Path) -> Source:
     if path.suffix == ".safetensors":
         return SingleFile(path)
+    if path.suffix == ".gguf" and is_remote(path):
+        raise InputError(f"{path}: GGUF is read from this machine's disks alone; fetch it first")
     if path.suffix == ".gguf":
         from isotone.models.gguf_import import open_gguf
 

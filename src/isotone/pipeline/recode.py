@@ -94,7 +94,7 @@ def write_complete(
         files.append(_finish(staging, name, write))
     small = _small_files(directory)
     if len(shards) > 1:
-        small[INDEX_FILE] = weight_index(staging.directory / name for name in shards)
+        small[INDEX_FILE] = weight_index({name: staging.part(name) for name in shards})
     manifest = replace(
         directory.manifest,
         isotone_version=version("isotone"),
@@ -166,8 +166,9 @@ def _small_files(directory: CompressedDirectory) -> dict[str, bytes]:
 
 def _finish(staging: Staging, name: str, write: Callable[[Path], None]) -> FileRecord:
     """Write a shard, give it its name, and describe it."""
-    path = staging.scratch(name)
-    write(path)
-    record = FileRecord(name, path.stat().st_size, hash_file(path))
-    staging.finish(name, path, {})
+    scratch = staging.scratch(name)
+    with scratch.writing() as path:
+        write(path)
+        record = FileRecord(name, path.stat().st_size, hash_file(path))
+    staging.finish(name, scratch, {})
     return record

@@ -19,9 +19,10 @@ from isotone.checkpoint.manifest import (
 )
 from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.plan import Shard, Tied
+from isotone.checkpoint.scratch import Scratch, new_scratch
 from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.source import Source
-from isotone.checkpoint.staging import Staging, new_scratch
+from isotone.checkpoint.staging import Staging
 from isotone.core.fit import Fit
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine, alone
@@ -45,12 +46,13 @@ class ShardWork:
         self._source, self._fitter = source, fitter
         self._directory, self._n_threads = directory, n_threads
 
-    def __call__(self, shard: Shard, progress: Progress) -> tuple[Path, ShardRecord]:
+    def __call__(self, shard: Shard, progress: Progress) -> tuple[Scratch, ShardRecord]:
         """Where the shard lies, and what it holds."""
         scratch = new_scratch(self._directory, shard.name)
-        with Threads.start(self._n_threads) as threads:
-            record = compress_shard(self._source, shard, scratch, threads, progress, self._fitter)
-        record |= {"hash": hash_file(scratch), "n_bytes": scratch.stat().st_size}
+        with scratch.writing() as path:
+            with Threads.start(self._n_threads) as threads:
+                record = compress_shard(self._source, shard, path, threads, progress, self._fitter)
+            record |= {"hash": hash_file(path), "n_bytes": path.stat().st_size}
         return scratch, record
 
 
@@ -104,7 +106,7 @@ def assemble(
     small = {companion.name: companion.content for companion in source.companions}
     small[CONFIG_FILE] = json_bytes(compressed_config(source.config, shards[0].tensors))
     if len(shards) > 1:
-        small[INDEX_FILE] = weight_index(staging.directory / shard.name for shard in shards)
+        small[INDEX_FILE] = weight_index({shard.name: staging.part(shard.name) for shard in shards})
     files += write_small_files(staging, small)
     manifest = Manifest(
         isotone_version=job["isotone"],

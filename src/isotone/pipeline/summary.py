@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.location import is_remote, locate_found, stored_bytes
 from isotone.checkpoint.manifest import ClusteredRecord
 
 
@@ -44,9 +45,9 @@ class CompressSummary:
     peak_rss_bytes: int
 
 
-def summarise(directory: Path, seconds: float = 0.0) -> CompressSummary:
+def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
     """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
-    opened = CompressedDirectory.open(directory)
+    opened = CompressedDirectory.open(locate_found(directory))
     manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)
@@ -86,6 +87,8 @@ def _relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
 
 def tree_bytes(directory: Path) -> int:
     """What all files of a directory take."""
+    if is_remote(directory):
+        return stored_bytes(directory)
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 

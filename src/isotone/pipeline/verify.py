@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed_config import dense_config
 from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.location import locate_found
 from isotone.checkpoint.manifest import (
     MANIFEST_FILE,
     ClusteredRecord,
@@ -65,7 +66,7 @@ def verify(
     Raises InputError where the directory is none of isotone's or the source cannot be opened;
     whatever else is wrong is a failure in the result.
     """
-    path = Path(directory)
+    path = locate_found(directory)
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(f"{path}: has no isotone.json; expected a directory that isotone wrote")
     engine = engine or Local(n_threads=worker_count(workers))
