@@ -26,8 +26,9 @@ pytest.importorskip("torch")
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from checkpoints import CONFIG, Bf16, tree, weights, write_model  # noqa: E402
+from isotone.checkpoint.local_staging import LocalStaging  # noqa: E402
 from isotone.checkpoint.plan import plan_shards  # noqa: E402
-from isotone.checkpoint.staging import Staging  # noqa: E402
+from isotone.checkpoint.remote_staging import RemoteStaging  # noqa: E402
 from isotone.engine.cluster import Cluster  # noqa: E402
 from isotone.engine.progress import Silent  # noqa: E402
 from isotone.engine.tasks import Needs, alone  # noqa: E402
@@ -39,6 +40,7 @@ from isotone.pipeline.decompress import decompress  # noqa: E402
 from isotone.pipeline.verify import verify  # noqa: E402
 from isotone.study.plan import parse_plan  # noqa: E402
 from isotone.study.run import RUNS_FILE, run_study  # noqa: E402
+from object_store import server, store  # noqa: E402
 from slow_worker import Slow  # noqa: E402
 
 stage = import_module("isotone.pipeline.compress")
@@ -46,8 +48,11 @@ stage = import_module("isotone.pipeline.compress")
 QUIET = {"include_dashboard": False}
 
 
+__all__ = ["server", "store"]  # fixtures
+
+
 @pytest.fixture(scope="module")
-def nodes():
+def nodes(server):  # noqa: ARG001 (which nodes find by their environment)
     """A cluster: a head without cores, and two nodes with one each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Slow is
@@ -232,20 +237,37 @@ def test_a_model_that_a_node_does_not_see_as_the_driver_did(engine, tmp_path):
         list(team.results(alone([(0, 0.0)])))
 
 
-def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_path, monkeypatch):
-    finish, done = Staging.finish, []
+def kill_after(n, staging, doomed, monkeypatch):
+    """Kill a node when n shards are finished; the names of those as they are."""
+    finish, done = staging.finish, []
 
     def then_kill(self, *arguments):
         finish(self, *arguments)
         done.append(arguments[0])
-        if len(done) == 2:
+        if len(done) == n:
             threading.Thread(target=doomed.kill).start()
 
-    monkeypatch.setattr(Staging, "finish", then_kill)
+    monkeypatch.setattr(staging, "finish", then_kill)
+    return done
+
+
+def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_path, monkeypatch):
+    done = kill_after(2, LocalStaging, doomed, monkeypatch)
     compress(source, tmp_path / "out", engine=engine, k=16)
     assert len(done) == len(set(done)) == 8, "published once each"
     assert tree(tmp_path / "out") == tree(undisturbed / "kmeans")
     assert verify(tmp_path / "out", against=source).ok
+
+
+def test_a_node_killed_in_the_middle_of_work_on_an_object_store(
+    source, undisturbed, engine, doomed, store, monkeypatch
+):
+    done = kill_after(2, RemoteStaging, doomed, monkeypatch)
+    model, out = store.put(source, "model"), f"{store.url}/out"
+    compress(model, out, engine=engine, k=16)
+    assert len(done) == len(set(done)) == 8
+    assert store.tree("out") == tree(undisturbed / "kmeans")
+    assert verify(out, against=model, engine=engine).ok
 
 
 DRIVER = """
