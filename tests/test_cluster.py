@@ -56,6 +56,7 @@ def nodes(server):  # noqa: ARG001 (which nodes find by their environment)
     """A cluster: a head without cores, and two nodes with one each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Slow is
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # or Ray would leave a token in one's home
         cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, **QUIET})
         for _ in range(2):
             cluster.add_node(num_cpus=1, **QUIET)

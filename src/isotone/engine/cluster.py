@@ -66,7 +66,8 @@ class Cluster:
             except (OSError, RuntimeError, ValueError) as error:
                 raise InputError(
                     f"address is {address}: no Ray cluster answers there ({_lines(error)[0]}); "
-                    "start one with ray start --head, or give its address"
+                    "start one with ray start --head, give its address, or set "
+                    "RAY_AUTH_MODE=token where it asks for a token"
                 ) from error
         try:
             yield cls(n_workers, n_threads)
