@@ -27,7 +27,7 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from checkpoints import CONFIG, Bf16, tree, weights, write_model  # noqa: E402
 from isotone.checkpoint.plan import plan_shards  # noqa: E402
-from isotone.checkpoint.staging import Staging  # noqa: E402
+from isotone.checkpoint.local_staging import LocalStaging  # noqa: E402
 from isotone.engine.cluster import Cluster  # noqa: E402
 from isotone.engine.progress import Silent  # noqa: E402
 from isotone.engine.tasks import Needs, alone  # noqa: E402
@@ -233,7 +233,7 @@ def test_a_model_that_a_node_does_not_see_as_the_driver_did(engine, tmp_path):
 
 
 def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_path, monkeypatch):
-    finish, done = Staging.finish, []
+    finish, done = LocalStaging.finish, []
 
     def then_kill(self, *arguments):
         finish(self, *arguments)
@@ -241,7 +241,7 @@ def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_pa
         if len(done) == 2:
             threading.Thread(target=doomed.kill).start()
 
-    monkeypatch.setattr(Staging, "finish", then_kill)
+    monkeypatch.setattr(LocalStaging, "finish", then_kill)
     compress(source, tmp_path / "out", engine=engine, k=16)
     assert len(done) == len(set(done)) == 8, "published once each"
     assert tree(tmp_path / "out") == tree(undisturbed / "kmeans")
