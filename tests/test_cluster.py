@@ -326,11 +326,12 @@ def test_a_study_gives_the_records_of_a_local_one(engine, language_models, tmp_p
 
 def test_a_sweep_gives_the_points_of_a_local_one(engine, language_models, tmp_path):
     text = language_models.text
+    # The manifests name their statistics, whose paths are of one length.
     options = {"variants": variants([3.5, 4.5], [16], calibrate=str(text)), "context": 24}
     options["windows"] = 2
-    sweep(language_models.dense, tmp_path / "here", text, **options)
-    sweep(language_models.dense, tmp_path / "there", text, engine=engine, **options)
-    assert lines(tmp_path / "there" / POINTS_FILE) == lines(tmp_path / "here" / POINTS_FILE)
+    sweep(language_models.dense, tmp_path / "one", text, **options)
+    sweep(language_models.dense, tmp_path / "two", text, engine=engine, **options)
+    assert lines(tmp_path / "two" / POINTS_FILE) == lines(tmp_path / "one" / POINTS_FILE)
 
 
 # -- the command line -----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -19,10 +19,13 @@ from isotone.cli.contents import (
     tensor_tables,
 )
 from isotone.cli.engines import Address, Cores, EngineName, opened_engine
+from isotone.cli.schedules import schedule_details, schedule_report
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.decompress import decompress as run_decompress
 from isotone.pipeline.inspect import inspect as run_inspect
 from isotone.pipeline.inspect import inspect_tensor
+from isotone.pipeline.schedule import plan_schedule
+from isotone.pipeline.selecting import selection_of
 from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify as run_verify
 
@@ -84,10 +87,38 @@ def compress(
     engine: EngineName = "local",
     address: Address = None,
     cores: Cores = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done, and how long on --nodes; write nothing."
+        ),
+    ] = False,
+    nodes: Annotated[int, typer.Option(help="To plan for, with --dry-run.")] = 1,
+    node_rate: Annotated[
+        float, typer.Option(help="GB/s that a node reads and compresses, with --dry-run.")
+    ] = 1.0,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Cluster the weight matrices of MODEL into OUT."""
+    selected: dict[str, Any] = {
+        "k": k,
+        "protect": protect,
+        "scale": scale,
+        "method": method,
+        "bits": bits,
+        "include": include or (),
+        "exclude": exclude or (),
+        "settings": settings or (),
+    }
+    if dry_run:
+        schedule = plan_schedule(model, selection_of(**selected)[0], nodes, 1e9 * node_rate)
+        if json:
+            print_json(schedule_details(schedule))
+        else:
+            for part in schedule_report(schedule):
+                stdout.print(part, highlight=False, soft_wrap=True)
+        return
     if calibrate is not None:
         hide_foreign_bars()
     with (
@@ -97,14 +128,7 @@ def compress(
         summary = run_compress(
             model,
             out,
-            k=k,
-            protect=protect,
-            scale=scale,
-            method=method,
-            bits=bits,
-            include=include or (),
-            exclude=exclude or (),
-            settings=settings or (),
+            **selected,
             calibrate=calibrate,
             workers=workers,
             engine=where,

@@ -11,9 +11,6 @@ from typing import Any
 
 from isotone.checkpoint.plan import (
     Clustered,
-    Rule,
-    Selection,
-    Settings,
     TensorPlan,
     Tied,
     plan_shards,
@@ -23,15 +20,12 @@ from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging, refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.core.balance import ScaleRule
-from isotone.core.cluster import check_k
-from isotone.core.protection import Protection
-from isotone.core.solver import MAX_K
 from isotone.engine.local import Local
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
-from isotone.pipeline.allocation import Prices, check_bits, price_for, survey
+from isotone.pipeline.allocation import Prices, price_for, survey
 from isotone.pipeline.calibrated_job import (
     calibrated_price,
     identity_of,
@@ -43,15 +37,12 @@ from isotone.pipeline.calibrated_job import (
 from isotone.pipeline.calibration import Calibration
 from isotone.pipeline.damage import Damage
 from isotone.pipeline.each_matrix import Group
-from isotone.pipeline.open_source import open_source
+from isotone.pipeline.open_source import open_source, refuse_quantized
+from isotone.pipeline.selecting import selection_of
 from isotone.pipeline.shards import assemble, compress_shards
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.vocabulary import has_row_per_token
 
-DEFAULT_BITS = 4.0
-"""What --method entropy aims at when no bits are given."""
-
-_K = 16
 _PRICE = "price"
 
 
@@ -96,21 +87,19 @@ def compress(
     Raises InputError and FormatError. Memory is set by workers, not by the model.
     """
     started = time.monotonic()
-    target = _target(method, bits)
-    if k is None:
-        k = _K if target is None else MAX_K
-    check_k(k)
-    selection = Selection(
-        Settings(k, Protection.parse(protect), ScaleRule.parse(scale)),
-        tuple(include),
-        tuple(exclude),
-        tuple(Rule.parse(text) for text in settings),
+    selection, target = selection_of(
+        k=k,
+        protect=protect,
+        scale=scale,
+        method=method,
+        bits=bits,
+        include=include,
+        exclude=exclude,
+        settings=settings,
     )
-    if target is not None:
-        _refuse_fractions(selection)
     engine = engine or Local(n_threads=worker_count(workers))
     source = open_source(model)
-    _refuse_quantized(source, model)
+    refuse_quantized(source, model)
     refuse_inside(out, model)
     progress = progress or Silent()
     tied_to = find_tied(source)
@@ -118,7 +107,7 @@ def compress(
     job: dict[str, Any] = {
         "isotone": version("isotone"),
         "arguments": {
-            "k": k,
+            "k": selection.settings.k,
             "protect": str(selection.settings.protect),
             "scale": selection.settings.scale.value,
             "bits": target,
@@ -158,16 +147,6 @@ def compress(
     return summarise(out, time.monotonic() - started)
 
 
-def _refuse_quantized(source: Source, model: str | Path) -> None:
-    quantization = source.config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise InputError(
-            f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
-            "its original weights"
-        )
-
-
 def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:
     """Row factors alone for a matrix with a row for each token, where nothing else was asked for.
 
@@ -180,28 +159,6 @@ def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:
     if not has_row_per_token(source, plan.tensor):
         return plan
     return replace(plan, settings=replace(plan.settings, scale=ScaleRule.ROW))
-
-
-def _target(method: str | None, bits: float | None) -> float | None:
-    """The bits that are asked for, or None for k-means."""
-    if method not in (None, "kmeans", "entropy"):
-        raise InputError(f"method is {method!r}; expected kmeans or entropy")
-    if method == "kmeans" and bits is not None:
-        raise InputError(
-            "bits were given, and method kmeans; k-means takes k, --bits goes with --method entropy"
-        )
-    if bits is not None:
-        check_bits(bits)
-    return DEFAULT_BITS if method == "entropy" and bits is None else bits
-
-
-def _refuse_fractions(selection: Selection) -> None:
-    """With a price, a weight is protected where that is cheaper, or not at all."""
-    for settings in (selection.settings, *(r.apply(selection.settings) for r in selection.rules)):
-        if settings.protect.fraction:
-            raise InputError(
-                f"protect is {settings.protect}; expected auto or off where bits are asked for"
-            )
 
 
 def _priced(

@@ -36,6 +36,17 @@ def open_source(model: str | Path) -> Source:
     )
 
 
+def refuse_quantized(source: Source, model: str | Path) -> None:
+    """Raise InputError for a model that holds other weights than its original ones."""
+    quantization = source.config.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise InputError(
+            f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
+            "its original weights"
+        )
+
+
 def _open_file(path: Path) -> Source:
     if path.suffix == ".safetensors":
         return SingleFile(path)

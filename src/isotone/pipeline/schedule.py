@@ -1,0 +1,117 @@
+"""How the work of compressing a model would be shared out, by arithmetic alone."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_SUFFIX
+from isotone.checkpoint.plan import Clustered, Selection, Shard, Tied, plan_shards, plan_tensors
+from isotone.checkpoint.source import Source
+from isotone.checkpoint.tying import find_tied
+from isotone.errors import InputError
+from isotone.pipeline.open_source import open_source, refuse_quantized
+
+NODE_BYTES_PER_SECOND = 1e9
+"""Dense bytes that a node is assumed to read and compress: what one 10 Gbit/s link carries."""
+
+CORE_BYTES_PER_SECOND = 0.2e9
+"""Dense bytes of bfloat16 that a core compresses: measured, see docs/scaling.md."""
+
+_MOST_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one node would do."""
+
+    n_shards: int
+    n_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What compressing a model would come to on so many nodes, before any weight is read.
+
+    n_weights: in clustered tensors. dense_bytes: of all tensors that are stored. shares: by node.
+    makespan_seconds: until the last node is done: no sooner than one core is with the largest
+    shard. mean_seconds: of the nodes.
+    """
+
+    n_tensors: int
+    n_clustered: int
+    n_weights: int
+    dense_bytes: int
+    n_shards: int
+    largest_shard_bytes: int
+    shares: tuple[Share, ...]
+    makespan_seconds: float
+    mean_seconds: float
+
+    @property
+    def imbalance(self) -> float:
+        """By how much the busiest node exceeds the mean, relative."""
+        return max(share.seconds for share in self.shares) / self.mean_seconds - 1.0
+
+
+def plan_schedule(
+    model: str | Path,
+    selection: Selection,
+    n_nodes: int = 1,
+    node_bytes_per_second: float = NODE_BYTES_PER_SECOND,
+) -> Schedule:
+    """Plan the compression of a model, and share it out over nodes.
+
+    model: as compress takes it, or a directory that holds a config.json and no weights.
+    Shards are given out as a cluster's workers take them: the largest first, each to the node that
+    is free first (list scheduling; Graham 1969). Raises InputError and FormatError.
+    """
+    if not 1 <= n_nodes <= _MOST_NODES:
+        raise InputError(f"nodes is {n_nodes}; expected 1 to {_MOST_NODES}")
+    if not node_bytes_per_second > 0:
+        raise InputError(f"node rate is {node_bytes_per_second:g}; expected more than 0")
+    source, tied = _open(Path(model), model)
+    plans = plan_tensors(source, selection, tied)
+    shards = plan_shards(plans)
+    shares = _shared_out(shards, n_nodes, node_bytes_per_second)
+    largest = max(shard.n_bytes for shard in shards)
+    longest = largest / min(CORE_BYTES_PER_SECOND, node_bytes_per_second)
+    clustered = [plan for plan in plans if isinstance(plan, Clustered)]
+    return Schedule(
+        n_tensors=sum(not isinstance(plan, Tied) for plan in plans),
+        n_clustered=len(clustered),
+        n_weights=sum(plan.tensor.n_weights for plan in clustered),
+        dense_bytes=sum(shard.n_bytes for shard in shards),
+        n_shards=len(shards),
+        largest_shard_bytes=largest,
+        shares=tuple(shares),
+        makespan_seconds=max(longest, *(share.seconds for share in shares)),
+        mean_seconds=sum(share.seconds for share in shares) / n_nodes,
+    )
+
+
+def _open(path: Path, model: str | Path) -> tuple[Source, dict[str, str]]:
+    """A source to plan with, and what of it is tied; its shapes, where it has no weights."""
+    weights = ("*.safetensors", f"*{INDEX_SUFFIX}")
+    only_config = (path / CONFIG_FILE).is_file() and not any(
+        any(path.glob(pattern)) for pattern in weights
+    )
+    if not only_config:
+        source = open_source(model)
+        refuse_quantized(source, model)
+        return source, find_tied(source)
+    from isotone.models.shapes import Shapes
+
+    return Shapes(path), {}  # a tied tensor is one parameter
+
+
+def _shared_out(shards: Sequence[Shard], n_nodes: int, rate: float) -> list[Share]:
+    free = [(0, 0, node) for node in range(n_nodes)]  # bytes, shards
+    for n_bytes in sorted((shard.n_bytes for shard in shards), reverse=True):
+        done, n_shards, node = heapq.heappop(free)
+        heapq.heappush(free, (done + n_bytes, n_shards + 1, node))
+    by_node = sorted(free, key=lambda entry: entry[2])
+    return [Share(n_shards, n_bytes, n_bytes / rate) for n_bytes, n_shards, _ in by_node]
