@@ -26,8 +26,8 @@ pytest.importorskip("torch")
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from checkpoints import CONFIG, Bf16, tree, weights, write_model  # noqa: E402
-from isotone.checkpoint.plan import plan_shards  # noqa: E402
 from isotone.checkpoint.local_staging import LocalStaging  # noqa: E402
+from isotone.checkpoint.plan import plan_shards  # noqa: E402
 from isotone.engine.cluster import Cluster  # noqa: E402
 from isotone.engine.progress import Silent  # noqa: E402
 from isotone.engine.tasks import Needs, alone  # noqa: E402
