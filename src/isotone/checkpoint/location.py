@@ -50,7 +50,7 @@ def locate(place: str | Path) -> Path:
         if path.protocol in ("file", "local"):
             return Path(path.path)
         _ = path.fs  # imports the store's own library
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever a store's library does as it is made
         raise InputError(f"{place}: cannot be opened: {error}") from error
     return cast(Path, path)
 

@@ -1,8 +1,8 @@
 """Staging in an object store, which has neither renames nor locks, only whole objects.
 
 OUT.partial/ holds the job, notes, small files, the scratch of every attempt at a part, and for each
-finished part a record that names its scratch. To publish is to have the store copy all that to OUT,
-isotone.json last (of a dense model config.json), and to delete OUT.partial/.
+finished part a record that names its scratch. To publish is to have the store copy parts and small
+files to OUT, isotone.json last (of a dense model config.json), and to delete OUT.partial/.
 
 What holds at any moment, whoever is killed:
 - An object is there whole or not at all; a part is finished when its record is there.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +42,7 @@ class RemoteStaging(Staging):
     def __init__(self, out: Path, *, overwrite: bool) -> None:
         super().__init__(out, overwrite=overwrite)
         self._owner = secrets.token_hex(16).encode()
-        self._parts: dict[str, Path] = {}
+        self._files: dict[str, Path] = {}  # of the result, by the names that they will have
 
     @classmethod
     @contextmanager
@@ -64,21 +64,27 @@ class RemoteStaging(Staging):
         if content is None:
             return None
         finished = json.loads(content)
-        path = self._parts[name] = self.directory / finished["scratch"]
+        path = self.directory / finished["scratch"]
         with reaching(path):
-            return finished["record"] if store(path).exists(key(path)) else None
+            if not store(path).exists(key(path)):
+                return None
+        self._files[name] = path
+        return finished["record"]
 
     def finish(self, name: str, scratch: Scratch, record: Any) -> None:  # noqa: ANN401 (JSON)
         self._check_owner()
         finished = {"scratch": scratch.path.name, "record": record}
         self.write(f".{name}.json", json.dumps(finished).encode())
-        self._parts[name] = scratch.path
+        self._files[name] = scratch.path
 
     def part(self, name: str) -> Path:
-        return self._parts[name]
+        return self._files[name]
 
     def write(self, name: str, content: bytes) -> None:
-        _write(self.directory / name, content)
+        path = self.directory / name
+        _write(path, content)
+        if not name.startswith("."):
+            self._files[name] = path
 
     def discard(self) -> None:
         with writing(self.out):
@@ -94,16 +100,13 @@ class RemoteStaging(Staging):
             _remove_one(self.out / name)
         _write(self.out / MARKER_FILE, b"")
         _remove(self.out, old.difference(_LAST, {MARKER_FILE}))
-        names = _names(self.directory)
-        small = {n: self.directory / n for n in names if not n.startswith(".")}
-        found = small | self._parts
-        last = [name for name in _LAST if name in found]
-        self._copy({name: path for name, path in found.items() if name not in last})
+        last = [name for name in _LAST if name in self._files]
+        self._copy([name for name in self._files if name not in last])
         for name in last:
             self._check_owner()
-            self._copy({name: found[name]})
+            self._copy([name])
         _remove_one(self.directory / _PUBLISHING_FILE)
-        _remove(self.directory, names - {_PUBLISHING_FILE})
+        _remove(self.directory, _names(self.directory))
 
     def _read(self, name: str) -> bytes | None:
         path = self.directory / name
@@ -117,11 +120,11 @@ class RemoteStaging(Staging):
         self.write(MARKER_FILE, b"")
         _remove(self.directory, _names(self.directory) - {MARKER_FILE, _OWNER_FILE})
 
-    def _copy(self, files: dict[str, Path]) -> None:
-        """Have the store copy files to names in OUT."""
+    def _copy(self, names: Sequence[str]) -> None:
+        """Have the store copy files of the result to OUT."""
         with reaching(self.out):
-            targets = [key(self.out / name) for name in files]
-            store(self.out).copy([key(path) for path in files.values()], targets)
+            targets = [key(self.out / name) for name in names]
+            store(self.out).copy([key(self._files[name]) for name in names], targets)
 
     def _check_owner(self) -> None:
         if self._read(_OWNER_FILE) != self._owner:
