@@ -338,12 +338,16 @@ def lines(path):
     return sorted(json.dumps({**record, "seconds": 0}, sort_keys=True) for record in found)
 
 
-def test_a_study_gives_the_records_of_a_local_one(engine, language_models, tmp_path):
+def test_a_study_gives_the_records_of_a_local_one(nodes, language_models, isotone, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    models = language_models
     plan = parse_plan(PLAN, "plan", "plan.toml")
-    given = {"model": language_models.dense, "text": language_models.text}
-    run_study(plan, tmp_path / "here", workers=2, **given)
-    summary = run_study(plan, tmp_path / "there", engine=engine, **given)
-    assert summary.n_done + summary.n_skipped == summary.n_total == 2 * (2 * 4 + 2)
+    run_study(plan, tmp_path / "here", workers=2, model=models.dense, text=models.text)
+    options = ["--model", models.dense, "--text", models.text, "--json"]
+    options += ["--engine", "ray", "--address", nodes.address]
+    run = isotone("study", "run", tmp_path / "plan.toml", tmp_path / "there", *options)
+    assert (run.code, run.err) == (0, "")
+    assert run.json["n_done"] + run.json["n_skipped"] == run.json["n_total"] == 2 * (2 * 4 + 2)
     assert lines(tmp_path / "there" / RUNS_FILE) == lines(tmp_path / "here" / RUNS_FILE)
 
 

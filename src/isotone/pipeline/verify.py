@@ -72,7 +72,7 @@ def verify(
     engine = engine or Local(n_threads=worker_count(workers))
     source = None if against is None else open_source(against)
     try:
-        opened = CompressedDirectory.open(path)
+        opened = CompressedDirectory.open(path.absolute())  # workers may be elsewhere
     except FormatError as error:
         return Verification((str(error),), 0, 0)
     progress = progress or Silent()
