@@ -93,14 +93,14 @@ class Parts:
 
     @classmethod
     def by_layer(cls, source: ModelDirectory) -> Parts:
-        """A part for each layer; raises NotInPartsError, and InputError as `whole` does."""
+        """A part for each layer; raises NotInPartsError."""
         if "quantization_config" in source.config:
             raise NotInPartsError("its weights are stored quantized")
-        model = load_language_model(source.directory, stored_weights(source))
         try:
+            model = load_language_model(source.directory, stored_weights(source))
             parts = cls(model, blocks(model))
         except InputError as error:
-            raise NotInPartsError("it has no list of layers") from error
+            raise NotInPartsError(str(error)) from error
         parts._refuse_shared()
         _read(parts._outside)
         for module in model.modules():
