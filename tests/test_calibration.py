@@ -131,7 +131,8 @@ def test_less_damage_at_equal_bytes_than_without(dense, text, tmp_path, options)
         calibrate=text,
         **options,
     )
-    assert calibrated.bits_per_weight == pytest.approx(plain.bits_per_weight, rel=0.05)
+    # k fixes the centroids, not the bytes: uneven columns take a little more there.
+    assert calibrated.bits_per_weight == pytest.approx(plain.bits_per_weight, rel=0.06)
     assert isotone.verify(tmp_path / "calibrated", against=dense).ok
     reference = load_model(open_files(dense))
     tokens = open_files(dense).tokenizer(language_model.text(400, seed=9))["input_ids"]
@@ -327,7 +328,7 @@ def test_damaged_arrays_of_statistics_are_refused(dense, statistics, tmp_path, d
         np.save(path, np.load(path)[:1])
     else:
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    for spread in copy.glob("spread-*"):
+    for spread in copy.glob("ordered-*"):
         spread.unlink()
     with pytest.raises(FormatError, match="statistics"):
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=copy)
