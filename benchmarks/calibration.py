@@ -3,18 +3,20 @@
 Each size is compressed from statistics that `isotone calibrate` collected once, and judged beside
 the same size without; the whole command with `--calibrate self` is timed at the first size. On
 questions: the dense model and 3.6 bits. Healed: 3.1 bits. Shaken: the same function, its channels
-rescaled (shaken.py). What is done already is kept in
-work/calibration, so that an interrupted run goes on.
+rescaled (shaken.py). What is done already is kept in work/calibration, so that an interrupted run
+goes on; steps that are left out keep what benchmarks/results has of them. Each says when it was
+taken.
 """
 
 import argparse
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from command import isotone
-from results import print_table, write_results
+from results import DIRECTORY, print_table, write_results
 from shaken import shaken
 from smollm2_dense import DEFAULT, smollm2_dense
 
@@ -110,8 +112,22 @@ def main() -> None:
     found = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for name, measure in steps(given).items():
         if name not in found and (given.only is None or name in given.only):
-            found[name] = measure()
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            found[name] = {"at": at, **measure()}
             kept.write_text(json.dumps(found, indent=1), "utf-8")
+    show(found)
+    write_results("calibration", {"text": Path(given.text).name, "steps": earlier() | found})
+
+
+def earlier() -> dict[str, dict]:
+    """What the last results have, each step with the time at which it was taken."""
+    path = DIRECTORY / "calibration.json"
+    last = json.loads(path.read_text("utf-8")) if path.exists() else {"steps": {}}
+    return {name: {"at": last["taken"]["at"], **step} for name, step in last["steps"].items()}
+
+
+def show(found: dict[str, dict]) -> None:
+    """Print what was found as a table."""
     rows = [
         (
             name,
@@ -128,7 +144,6 @@ def main() -> None:
     ]
     columns = ("", "bits", "perplexity", "KL", "same top-1", "seconds", "peak GB", "questions")
     print_table("calibrated by the model's own text", columns, rows)
-    write_results("calibration", {"text": Path(given.text).name, "steps": found})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from isotone.checkpoint.plan import Clustered, Selection, plan_tensors
 from isotone.errors import FormatError, InputError
 from isotone.evaluate.loading import load_model, open_files
 from isotone.models import collect as collecting
+from isotone.models import places
+from isotone.models.parts import Parts
+from isotone.models.places import places_of
 from isotone.pipeline import calibrated_job, shards
 from isotone.pipeline.calibration import NO_HELP
 from isotone.pipeline.open_source import open_source
@@ -127,7 +130,8 @@ def test_less_damage_at_equal_bytes_than_without(dense, text, tmp_path, options)
         calibrate=text,
         **options,
     )
-    assert calibrated.bits_per_weight == pytest.approx(plain.bits_per_weight, rel=0.05)
+    # k fixes the centroids, not the bytes: uneven columns take a little more there.
+    assert calibrated.bits_per_weight == pytest.approx(plain.bits_per_weight, rel=0.06)
     assert isotone.verify(tmp_path / "calibrated", against=dense).ok
     reference = load_model(open_files(dense))
     tokens = open_files(dense).tokenizer(language_model.text(400, seed=9))["input_ids"]
@@ -225,14 +229,15 @@ def test_fused_experts_are_observed_one_by_one(tmp_path):
     language_model.tokenizer(n_tokens=258).save_pretrained(dense)
     source = open_source(dense)
     model = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
-    places = {place.tensor: place for place in collecting._places(model, source, plans_of(source))}
+    found = places_of(dict(model.named_parameters()), None, source, plans_of(source))
+    by_name = {place.tensor: place for place in found}
     experts = model.model.layers[1].mlp.experts
     for index in range(4):
         prefix = f"model.layers.1.mlp.experts.{index}."
-        gate, up = places[prefix + "gate_proj.weight"], places[prefix + "up_proj.weight"]
+        gate, up = by_name[prefix + "gate_proj.weight"], by_name[prefix + "up_proj.weight"]
         assert gate.address == up.address == experts.gate_up_proj[index].data_ptr()
         assert (gate.first_row, up.first_row) == (0, 24)
-        down = places[prefix + "down_proj.weight"]
+        down = by_name[prefix + "down_proj.weight"]
         assert (down.address, down.first_row) == (experts.down_proj[index].data_ptr(), 0)
 
 
@@ -249,7 +254,7 @@ def test_killed_after_the_statistics_it_goes_on_without_the_model(
         with pytest.raises(KeyboardInterrupt):
             isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "load_language_model", killed)
+        patch.setattr(collecting, "Parts", killed)
         patch.setattr(calibrated_job, "judge_all", killed)
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -260,7 +265,7 @@ def test_killed_while_observing_it_keeps_the_text(dense, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "_observe", killed)
+        patch.setattr(Parts, "run", killed)
         with pytest.raises(KeyboardInterrupt):
             isotone.calibrate(dense, tmp_path / "out")
     with monkeypatch.context() as patch:
@@ -272,9 +277,10 @@ def test_killed_while_observing_it_keeps_the_text(dense, tmp_path, monkeypatch):
 def test_memory_for_some_matrices_at_a_time_changes_nothing(
     dense, text, statistics, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(collecting, "_MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr(places, "_MEMORY_SHARE", 1e-9)
     isotone.calibrate(dense, tmp_path / "out", text=text)
-    assert len(list((tmp_path / "out").glob("round-*"))) == 14
+    assert len(list((tmp_path / "out").glob("inputs-*"))) == 14
+    assert len(list(statistics.glob("inputs-*"))) == 8
     one, many = Statistics.open(statistics), Statistics.open(tmp_path / "out")
     for name in PROJECTIONS:
         left, right = one.sensitivity(name, 0, 64), many.sensitivity(name, 0, 64)
@@ -321,7 +327,7 @@ def test_damaged_arrays_of_statistics_are_refused(dense, statistics, tmp_path, d
         np.save(path, np.load(path)[:1])
     else:
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    for spread in copy.glob("spread-*"):
+    for spread in copy.glob("ordered-*"):
         spread.unlink()
     with pytest.raises(FormatError, match="statistics"):
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=copy)

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from isotone import _native
+from isotone.core import feedback
 from isotone.core.balance import ScaleRule
 from isotone.core.entropy import EntropyMethod
-from isotone.core.feedback import Spreading, count_by_cost, errors_of, fit_with_feedback
+from isotone.core.feedback import (
+    Spreading,
+    count_by_cost,
+    errors_of,
+    fit_with_feedback,
+    order_of,
+)
 from isotone.core.fit import Matrix, fit_counted
 from isotone.core.float_format import FloatFormat
 from isotone.core.protection import KMeansMethod, Protection
@@ -37,7 +44,8 @@ def sensitivity_of(rng, shape, inputs=None):
 
 
 def clustered(matrix, sensitivity, method, rule=ScaleRule.AUTO):
-    spreading = Spreading.of(sensitivity.inputs)
+    order = feedback.order_of(matrix, sensitivity.inputs)
+    spreading = Spreading.of(sensitivity.inputs, order)
     counted = count_by_cost(matrix, rule, sensitivity, spreading.step)
     counted = replace(counted, unit=None)  # prices relative to the matrix: about three bits
     return counted, fit_with_feedback(matrix, counted, spreading, method)
@@ -89,10 +97,12 @@ def test_ranks_are_those_of_a_column_by_column_reference(shape):
 
 
 def test_the_spread_is_the_cholesky_factor_of_the_inverse():
-    damped = moment(np.random.default_rng(1), 300).astype(np.float64)
-    spreading = Spreading.of(damped.astype(np.float32))
+    given = moment(np.random.default_rng(1), 300).astype(np.float64)
+    order = np.random.default_rng(2).permutation(300)
+    spreading = Spreading.of(given.astype(np.float32), order)
+    damped = given[np.ix_(order, order)]
     upper = np.triu(spreading.spread, 1) + np.eye(300)
-    inverse = upper.T @ np.diag(spreading.step**2) @ upper
+    inverse = upper.T @ np.diag(spreading.step[order] ** 2) @ upper
     # Damped on the diagonal by a fifth of itself and a hundredth of its mean, and nowhere else.
     product = np.linalg.inv(inverse)
     off = ~np.eye(300, dtype=bool)
@@ -101,6 +111,57 @@ def test_the_spread_is_the_cholesky_factor_of_the_inverse():
     np.testing.assert_allclose(
         np.diag(product), 1.2 * diagonal + 0.01 * diagonal.mean(), rtol=1e-3, atol=1e-3
     )
+
+
+def test_what_is_kept_of_a_spread_brings_it_back():
+    rng = np.random.default_rng(8)
+    spreading = Spreading.of(moment(rng, 40), rng.permutation(40))
+    again = Spreading.of_array(spreading.to_array())
+    np.testing.assert_array_equal(np.triu(again.spread, 1), np.triu(spreading.spread, 1))
+    np.testing.assert_array_equal(again.step, spreading.step.astype(np.float32))
+    np.testing.assert_array_equal(again.order, spreading.order)
+
+
+def test_columns_may_change_places():
+    """With their inputs, and nothing else: the errors are those of before, in other places."""
+    rng = np.random.default_rng(9)
+    weights, inputs, places = rng.normal(size=(40, 70)), moment(rng, 70), rng.permutation(70)
+    sensitivity = sensitivity_of(rng, weights.shape, inputs)
+    moved = replace(sensitivity, inputs=inputs[np.ix_(places, places)])
+    matrix, moved_matrix = matrix_of(weights), matrix_of(weights[:, places])
+    _, found = clustered(matrix, sensitivity, EntropyMethod(0.02))
+    _, also = clustered(moved_matrix, moved, EntropyMethod(0.02))
+    np.testing.assert_array_equal(
+        errors_of(matrix, found)[:, places], errors_of(moved_matrix, also)
+    )
+
+
+def test_the_order_is_that_of_what_columns_bring_however_channels_are_scaled():
+    rng = np.random.default_rng(10)
+    weights = np.ones((3, 4)) * [1.0, 3.0, 2.0, 2.0]
+    inputs = np.diag([10.0, 1.0, 2.0, 2.0]).astype(np.float32)
+    assert order_of(matrix_of(weights), inputs).tolist() == [0, 1, 2, 3]  # 10, 9, 8, 8
+    weights, inputs = rng.normal(size=(40, 70)), moment(rng, 70)
+    channels = np.exp2(rng.integers(-4, 5, 70))
+    scaled = (inputs * np.outer(channels, channels)).astype(np.float32)
+    np.testing.assert_array_equal(
+        order_of(matrix_of(weights), inputs), order_of(matrix_of(weights / channels), scaled)
+    )
+
+
+def test_those_that_bring_most_first_do_less_damage_than_last(monkeypatch):
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        matrix = matrix_of(rng.normal(size=(64, 96)))
+        sensitivity = sensitivity_of(rng, matrix.shape)
+        damages = []
+        for order in (order_of, lambda *given: order_of(*given)[::-1]):
+            monkeypatch.setattr(feedback, "order_of", order)
+            _, found = clustered(matrix, sensitivity, KMeansMethod(8, Protection.parse("off")))
+            damages.append(sensitivity.damage(errors_of(matrix, found)))
+        ratios.append(damages[0] / damages[1])
+    assert np.mean(ratios) < 0.95
 
 
 @pytest.mark.parametrize("method", [EntropyMethod(0.02), KMeansMethod(16, Protection())])

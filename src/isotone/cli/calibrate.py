@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from isotone.cli.archive import Json
-from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, size, stdout
+from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, size, stderr, stdout
+from isotone.cli.contents import whole_model_lines
 from isotone.pipeline.calibrate import calibrate as run_calibrate
 
 
@@ -37,6 +38,8 @@ def calibrate(
             exclude=exclude or (),
             progress=progress,
         )
+    for line in whole_model_lines(summary.whole_model):
+        stderr.print(line)
     if json:
         print_json(summary)
     else:

@@ -133,15 +133,22 @@ def kept_lines(inspection: Inspection) -> list[str]:
 
 
 def fallback_lines(summary: CompressSummary) -> list[str]:
-    """Which matrices were not clustered by calibration, by reason; `--json` has them all."""
+    """What was not calibrated as usual, by reason; `--json` has them all."""
     if summary.calibration is None:
         return []
     reasons: dict[str, list[str]] = summary.calibration["fallbacks"]
-    return [
+    return whole_model_lines(summary.calibration.get("whole_model")) + [
         f"not calibrated, {reason}: {', '.join(names[:3])}"
         + (f", and {len(names) - 3} more" * (len(names) > 3))
         for reason, names in reasons.items()
     ]
+
+
+def whole_model_lines(reason: str | None) -> list[str]:
+    """Why calibrating had the whole model in memory, if it had."""
+    return (
+        [] if reason is None else [f"the whole model was in memory, not layer by layer: {reason}"]
+    )
 
 
 def tensor_tables(report: TensorReport) -> list[Table]:

@@ -1,9 +1,10 @@
 """Clustering a matrix by what its errors cost: every error is made good by the columns to come.
 
 With H the second moment of the inputs, a row's error e costs e H e^T = |e V|^2, where H = V V^T and
-V is upper triangular. Columns get their ranks one after the other; the error of each is spread over
-the columns still to come, the way that lowers the cost most (GPTQ: Frantar et al., arXiv
-2210.17323), and what is left of it then costs V[j, j]^2 times its square.
+V is upper triangular. Columns get their ranks one after the other, those that bring most to the
+outputs first; the error of each is spread over the columns still to come, the way that lowers the
+cost most (GPTQ: Frantar et al., arXiv 2210.17323), and what is left of it then costs V[j, j]^2
+times its square.
 
 Were ranks coded column by column, all weights should be rounded so that their errors cost alike: by
 steps of 1 / V[j, j] in column j ("water-filling": WaterSIC, arXiv 2603.04956). But all ranks of a
@@ -46,22 +47,24 @@ _WHOLE = 128  # columns whose triangle is inverted at once
 class Spreading:
     """How errors are spread, from the second moment of the inputs.
 
-    spread: [columns, columns] float32; above the diagonal, what an error of 1 in column j takes off
-    column t; the rest is not used. step: [columns] float64, the error in each column that costs 1
-    when it is spread.
+    order: [columns] int64, in which the columns get their ranks. spread: [columns, columns]
+    float32, in that order; above the diagonal, what an error of 1 in column j takes off column t;
+    the rest is not used. step: [columns] float64, as the matrix has them, the error in each column
+    that costs 1 when it is spread.
     """
 
+    order: NDArray[np.int64]
     spread: NDArray[np.float32]
     step: NDArray[np.float64]
 
     @classmethod
-    def of(cls, second_moment: NDArray[np.float32]) -> Spreading:
+    def of(cls, second_moment: NDArray[np.float32], order: NDArray[np.int64]) -> Spreading:
         """From [columns, columns], finite and not all zero.
 
         Damped on its diagonal, by a share of itself and of its mean, and ten times as much as often
         as that takes to make it positive definite. Cost: columns^3, in float64.
         """
-        moment = second_moment.astype(np.float64)
+        moment = second_moment[np.ix_(order, order)].astype(np.float64)
         diagonal = np.diag(moment)
         mean = float(diagonal.mean())
         moment = moment + np.diag(_OWN_DAMPING * diagonal)
@@ -76,24 +79,43 @@ class Spreading:
             upper = lower[::-1, ::-1]
             root = np.diag(upper)
             spread = _inverted(upper) * root[:, None]
-            return cls(spread.astype(np.float32), 1.0 / root)
+            return cls(order, spread.astype(np.float32), _put_back(1.0 / root, order))
         raise AssertionError("a diagonal that outweighs all else is positive definite")
 
     def to_array(self) -> NDArray[np.float32]:
-        """[columns, columns] float32, with the steps on the diagonal."""
-        array = self.spread.copy()
-        np.fill_diagonal(array, self.step)
+        """[columns + 1, columns] float32: the steps on the diagonal, the order in the last row."""
+        array = np.concatenate([self.spread, self.order[None].astype(np.float32)])
+        np.fill_diagonal(array, self.step[self.order])
         return array
 
     @classmethod
     def of_array(cls, array: NDArray[np.float32]) -> Spreading:
         """The inverse of `to_array`."""
-        return cls(array, np.diag(array).astype(np.float64))
+        order = array[-1].astype(np.int64)
+        return cls(order, array[:-1], _put_back(np.diag(array).astype(np.float64), order))
 
     def within(self, column: NDArray[np.float64]) -> NDArray[np.float32]:
         """The spread between columns that were divided by their factors [columns]."""
-        narrow = column.astype(np.float32)
+        narrow = column[self.order].astype(np.float32)
         return self.spread * narrow[:, None] * (1.0 / narrow)
+
+
+def order_of(matrix: Matrix, second_moment: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The columns by how much they bring to the outputs' mean squares, falling.
+
+    So the errors that cost most find the most columns to make them good. By the inputs alone it
+    would be another order wherever channels are large where they are written and small where they
+    are read. Columns that bring the same keep their order.
+    """
+    squares = np.square(_dense(matrix), dtype=np.float64).mean(axis=0)
+    return np.argsort(-np.diag(second_moment) * squares, kind="stable")
+
+
+def _put_back(values: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What an order was given to, as the matrix has it."""
+    out = np.empty_like(values)
+    out[order] = values
+    return out
 
 
 def _inverted(upper: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -194,7 +216,8 @@ def fit_with_feedback(
 ) -> SpreadFit:
     """Cluster what was counted, then give ranks column by column.
 
-    Cost: rows * columns^2 / 2 multiplications; memory of the matrix in float32, and of its ranks.
+    Cost: rows * columns^2 / 2 multiplications; memory of the matrix in float32, twice, and of its
+    ranks.
     """
     scales = counted.scales
     assert scales is not None
@@ -204,15 +227,7 @@ def fit_with_feedback(
     column = scales.column_factors().astype(np.float64)
     weights = _dense(matrix) * (1.0 / row).astype(np.float32)[:, None]
     weights *= (1.0 / column).astype(np.float32)
-    ranks = np.empty(weights.size, np.uint8)
-    positions = _native.feedback(
-        weights.reshape(-1),
-        len(column),
-        spreading.within(column).reshape(-1),
-        labeller.table,
-        assigned.codebook,
-        ranks,
-    )
+    ranks, positions = _ranked(weights, spreading, column, labeller, assigned.codebook)
     return SpreadFit(
         codebook=assigned.codebook * np.float32(scales.unit),
         scales=scales,
@@ -224,6 +239,29 @@ def fit_with_feedback(
         ranks=ranks,
         positions=positions,
     )
+
+
+def _ranked(
+    weights: NDArray[np.float32],
+    spreading: Spreading,
+    column: NDArray[np.float64],
+    labeller: TableLabeller,
+    codebook: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Ranks [n] of divided weights [rows, columns], and the positions of protected ones."""
+    order, n_columns = spreading.order, len(column)
+    ordered, ranks = np.empty(weights.size, np.uint8), np.empty(weights.shape, np.uint8)
+    found = _native.feedback(
+        np.ascontiguousarray(weights[:, order]).reshape(-1),
+        n_columns,
+        spreading.within(column).reshape(-1),
+        labeller.table,
+        codebook,
+        ordered,
+    )
+    ranks[:, order] = ordered.reshape(weights.shape)
+    rows, places = np.divmod(found, n_columns)
+    return ranks.reshape(-1), np.sort(rows * n_columns + order[places])
 
 
 def errors_of(matrix: Matrix, fit: Fit) -> NDArray[np.float32]:

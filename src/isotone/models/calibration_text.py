@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
+from isotone.models.language_model import load_config, load_language_model, load_tokenizer
 from isotone.models.sampling import sample_text
 
 SELF = "self"
@@ -19,21 +19,22 @@ N_WINDOWS, CONTEXT = 48, 256
 _SHORTEST = 8  # tokens of a window
 
 
-def calibration_text(
-    model: Any, tokenizer: Any, text: str, progress: Progress
-) -> NDArray[np.int64]:
-    """Windows [n, context] of tokens: sampled from the model, or evenly from a text file.
+def calibration_text(directory: Path, text: str, progress: Progress) -> NDArray[np.int64]:
+    """Windows [n, context] of tokens: sampled from a model, or evenly from a text file.
 
     n is at most N_WINDOWS, context at most CONTEXT and what the model has positions for.
+    Only sampling loads the model, all of it in float32: token by token, bfloat16 takes ten times
+    as long on a CPU.
     Raises InputError for a file that is no text, or too short for two windows of _SHORTEST tokens.
     """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    context = min(CONTEXT, int(positions or CONTEXT))
+    tokenizer, config = load_tokenizer(directory), load_config(directory).get_text_config()
+    context = min(CONTEXT, int(getattr(config, "max_position_embeddings", None) or CONTEXT))
     if text == SELF:
+        model = load_language_model(directory)
         return sample_text(model, tokenizer, N_WINDOWS, context, progress=progress)
     encoded = tokenizer(_read(Path(text)), add_special_tokens=False, verbose=False)["input_ids"]
     tokens = np.asarray(encoded, np.int64)
-    vocabulary = int(model.config.get_text_config().vocab_size)
+    vocabulary = int(config.vocab_size)
     if tokens.max(initial=0) >= vocabulary:
         raise InputError(
             f"{text}: its tokens reach {tokens.max()} and the model has {vocabulary}; the "

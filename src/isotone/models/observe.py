@@ -35,21 +35,23 @@ class Seen:
 class Observer(TorchFunctionMode):  # type: ignore[misc]
     """Adds up what it sees; within a `with`.
 
-    held_out: whether what runs now is to judge by. watched: the numbers of the matrices whose
-    moments are added up, all while None.
+    seeing: whether what runs now counts. held_out: whether it is to judge by.
     """
 
-    def __init__(self, matrices: dict[int, int]) -> None:
-        """matrices: the number of each matrix by the address of its first weight."""
+    def __init__(self, matrices: dict[int, int], *, moments: bool = True) -> None:
+        """matrices: the number of each matrix by the address of its first weight.
+
+        moments: whether those of inputs are added up; gradients are wherever any flow.
+        """
         super().__init__()
         self.seen: dict[int, Seen] = {}
-        self.held_out = False
-        self._matrices = matrices
+        self.seeing, self.held_out = True, False
+        self._matrices, self._moments = matrices, moments
         self._latest: tuple[torch.Tensor, int] | None = None
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func is torch.nn.functional.linear and len(args) > 1:
+        if self.seeing and func is torch.nn.functional.linear and len(args) > 1:
             number = self._matrices.get(args[1].data_ptr())
             if number is not None:
                 self._see(number, args[0], out)
@@ -67,7 +69,7 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
         seen = self.seen[number]
         rows = given.detach().reshape(-1, given.shape[-1])
         seen.n_tokens[int(self.held_out)] += len(rows)
-        if seen.inputs == number:
+        if self._moments and seen.inputs == number:
             self._latest = (given, number)
             if seen.moments is None:
                 width = rows.shape[1]

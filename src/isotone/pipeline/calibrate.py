@@ -15,9 +15,9 @@ from isotone.checkpoint.staging import refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.pipeline.calibrated_job import SELF, collect_statistics, identity_of
+from isotone.pipeline.calibrated_job import SELF, collect_statistics, directory_of, identity_of
 from isotone.pipeline.open_source import open_source
-from isotone.pipeline.statistics import INDEX_FILE, text_file
+from isotone.pipeline.statistics import INDEX_FILE, Statistics, text_file
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
 
 _JOB_FILE = "job.json"
@@ -25,10 +25,14 @@ _JOB_FILE = "job.json"
 
 @dataclass(frozen=True)
 class CalibrateSummary:
-    """What collecting came to: the tokens that ran through the model, and the bytes written."""
+    """What collecting came to: the tokens that ran through the model, and the bytes written.
+
+    whole_model: why all of it was in memory at once, or None where one layer at a time was.
+    """
 
     text: str
     n_tokens: int
+    whole_model: str | None
     output_bytes: int
     seconds: float
     peak_rss_bytes: int
@@ -52,6 +56,7 @@ def calibrate(
     """
     started, out = time.monotonic(), Path(out)
     source = open_source(model)
+    directory_of(source)
     refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
     plans = plan_tensors(source, selection, find_tied(source))
@@ -60,9 +65,14 @@ def calibrate(
     clustered = [plan for plan in plans if isinstance(plan, Clustered)]
     with writing(out):
         collect_statistics(source, clustered, text, out, progress or Silent())
-    n_tokens = int(np.load(text_file(out)).size)
-    seconds = time.monotonic() - started
-    return CalibrateSummary(str(text), n_tokens, tree_bytes(out), seconds, peak_rss_bytes())
+    return CalibrateSummary(
+        text=str(text),
+        n_tokens=int(np.load(text_file(out)).size),
+        whole_model=Statistics.open(out).about.get("whole_model"),
+        output_bytes=tree_bytes(out),
+        seconds=time.monotonic() - started,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
 
 
 def _begin(out: Path, job: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from isotone.checkpoint.location import is_remote
 from isotone.checkpoint.manifest import hash_file
+from isotone.checkpoint.model_directory import ModelDirectory
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
 from isotone.checkpoint.staging import Staging
@@ -44,6 +45,16 @@ def identity_of(calibrate: str | Path) -> dict[str, str]:
     if path.is_dir() and not (path / INDEX_FILE).is_file():
         raise InputError(f"{path}: has no {INDEX_FILE}; expected what isotone calibrate wrote")
     return {"text": str(path), "hash": hash_file(path / INDEX_FILE if path.is_dir() else path)}
+
+
+def directory_of(source: Source) -> Path:
+    """The model directory that a source is; raises InputError for one that cannot be run."""
+    if not isinstance(source, ModelDirectory) or is_remote(source.directory):
+        raise InputError(
+            "calibrating runs the model; expected a model directory on this machine, not a single "
+            "file or a URL"
+        )
+    return source.directory
 
 
 def open_calibration(

@@ -19,7 +19,13 @@ import numpy as np
 from isotone.checkpoint.plan import Clustered
 from isotone.checkpoint.source import Source
 from isotone.core.entropy import stored_bits
-from isotone.core.feedback import Spreading, count_by_cost, errors_of, fit_with_feedback
+from isotone.core.feedback import (
+    Spreading,
+    count_by_cost,
+    errors_of,
+    fit_with_feedback,
+    order_of,
+)
 from isotone.core.fit import Counted, Fit, Matrix, count, fit_counted
 from isotone.core.moments import moments_of
 from isotone.core.sensitivity import Sensitivity
@@ -90,7 +96,7 @@ class Calibration:
         """A matrix in short, by its statistics where those are used; see core.fit.count."""
         if key_of(matrix) in self.fallbacks:
             return self._count_plainly(matrix, whole)
-        sensitivity, spreading = self._sensitivity(matrix), self._spreading(matrix)
+        sensitivity, spreading = self._sensitivity(matrix), self._spreading(matrix, whole)
         counted = count_by_cost(whole, matrix.plan.settings.scale, sensitivity, spreading.step)
         return self._in_units(counted)
 
@@ -100,7 +106,7 @@ class Calibration:
         counted, method = self.count(matrix, whole), matrix.plan.settings.method
         if key_of(matrix) in self.fallbacks:
             return fit_counted(counted, whole, method)
-        return fit_with_feedback(whole, counted, self._spreading(matrix), method)
+        return fit_with_feedback(whole, counted, self._spreading(matrix, whole), method)
 
     def judge(self, matrix: PlannedMatrix) -> Judged:
         """Cluster a matrix both ways, and choose. Cost: rows * columns^2, a few times."""
@@ -146,13 +152,13 @@ class Calibration:
         assert found is not None  # it would be among the fallbacks
         return found
 
-    def _spreading(self, matrix: PlannedMatrix) -> Spreading:
-        """Computed once for each input, and kept beside the statistics."""
+    def _spreading(self, matrix: PlannedMatrix, whole: Matrix) -> Spreading:
+        """Computed once, and kept beside the statistics."""
         path = self._statistics.spread_file(*key_of(matrix))
         with _FACTORISING:
             if not path.exists():
-                spreading = Spreading.of(self._sensitivity(matrix).inputs)
-                write_array(path, spreading.to_array())
+                inputs = self._sensitivity(matrix).inputs
+                write_array(path, Spreading.of(inputs, order_of(whole, inputs)).to_array())
         return Spreading.of_array(np.load(path, mmap_mode="r"))
 
 

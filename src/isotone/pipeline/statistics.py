@@ -80,8 +80,9 @@ class Statistics:
         return self._read(tensor, matrix, n_rows, held_out=True)
 
     def spread_file(self, tensor: str, matrix: int) -> Path:
-        """Where what was computed of an input may be kept."""
-        return self.directory / f"spread-{self._observed[tensor, matrix].inputs:04}.npy"
+        """Where what was computed of a matrix and its input may be kept."""
+        at = self._observed[tensor, matrix]
+        return self.directory / f"ordered-{at.outputs:04}-{at.first_row}.npy"
 
     def _read(self, tensor: str, matrix: int, n_rows: int, *, held_out: bool) -> Sensitivity | None:
         at = self._observed.get((tensor, matrix))

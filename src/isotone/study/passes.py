@@ -31,6 +31,7 @@ from isotone.evaluate.scoring import (
     scoring_mode,
 )
 from isotone.evaluate.windows import Tokens
+from isotone.models.blocks import blocks
 from isotone.models.weight_source import replaced
 from isotone.study.record import Drift
 
@@ -110,19 +111,6 @@ class Passes:
                 )
             sums = np.stack([_sums(_stream(output), _stream(output)) for output in outputs])
         return _Kept(outputs, expected, sums)
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The layers of a model: the list of modules that holds most of its parameters.
-
-    Raises InputError where there is none.
-    """
-    modules: list[Any] = list(model.modules())
-    lists = [module for module in modules if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise InputError(f"{type(model).__name__}: has no list of layers; it cannot be studied")
-    sizes = [sum(parameter.numel() for parameter in one.parameters()) for one in lists]
-    return list(lists[sizes.index(max(sizes))])
 
 
 @contextmanager
