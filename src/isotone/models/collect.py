@@ -26,7 +26,7 @@ from isotone.models.calibration_text import calibration_text
 from isotone.models.parts import Parts
 from isotone.models.route import NotInPartsError
 from isotone.models.sweep import Sweep
-from isotone.pipeline.calibrated_job import directory_of
+from isotone.pipeline.calibrated_job import runnable
 from isotone.pipeline.statistics import INDEX_FILE, text_file, write_array, write_index
 
 _BY_LAYER, _WHOLE = ".layers", ".whole"  # what is kept of unfinished work
@@ -46,10 +46,10 @@ def collect(
     """
     if (out / INDEX_FILE).exists():
         return
-    directory = directory_of(source)
+    source = runnable(source)
     out.mkdir(parents=True, exist_ok=True)
     if not text_file(out).exists():
-        write_array(text_file(out), calibration_text(directory, text, progress))
+        write_array(text_file(out), calibration_text(source.directory, text, progress))
     windows = np.load(text_file(out))
     about = {
         "source": source.identity(),

@@ -15,7 +15,7 @@ from isotone.checkpoint.staging import refuse_inside, writing
 from isotone.checkpoint.tying import find_tied
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.pipeline.calibrated_job import SELF, collect_statistics, directory_of, identity_of
+from isotone.pipeline.calibrated_job import SELF, collect_statistics, identity_of, runnable
 from isotone.pipeline.open_source import open_source
 from isotone.pipeline.statistics import INDEX_FILE, Statistics, text_file
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
@@ -55,8 +55,7 @@ def calibrate(
     Raises InputError and FormatError. See models.collect for what it costs.
     """
     started, out = time.monotonic(), Path(out)
-    source = open_source(model)
-    directory_of(source)
+    source = runnable(open_source(model))
     refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
     plans = plan_tensors(source, selection, find_tied(source))

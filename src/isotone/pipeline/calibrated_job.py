@@ -47,14 +47,14 @@ def identity_of(calibrate: str | Path) -> dict[str, str]:
     return {"text": str(path), "hash": hash_file(path / INDEX_FILE if path.is_dir() else path)}
 
 
-def directory_of(source: Source) -> Path:
-    """The model directory that a source is; raises InputError for one that cannot be run."""
+def runnable(source: Source) -> ModelDirectory:
+    """A source that transformers can run; raises InputError for any other."""
     if not isinstance(source, ModelDirectory) or is_remote(source.directory):
         raise InputError(
             "calibrating runs the model; expected a model directory on this machine, not a single "
             "file or a URL"
         )
-    return source.directory
+    return source
 
 
 def open_calibration(
