@@ -1,9 +1,10 @@
 """The frontier of SmolLM2: isotone and its data-free peers, quality over measured bits, one chart.
 
 Linear layers only; the embedding is kept. All points are measured in this run, on the same text and
-windows, each with the bytes that its own storage needs: the peers by round_trips.py, isotone by
-`isotone frontier`, which writes and loads real files. The chart goes to work/frontier, as a PNG and
-an interactive page; the PNG also to docs/, where the README shows it.
+windows, each with the bytes that its own storage needs: isotone by `isotone frontier`, which writes
+and loads real files, the peers by round_trips.py (with --recorded-peers, in an earlier run, as
+results/frontier.json has them). The chart goes to work/frontier, as a PNG and an interactive page;
+the PNG also to docs/, where the README shows it.
 """
 
 import argparse
@@ -16,8 +17,7 @@ from isotone.evaluate.frontier import sweep, variants
 from isotone.evaluate.windows import BUILTIN
 from isotone.report.frontier import frontier_chart
 from isotone.report.page import write_chart
-from results import print_table, write_results
-from round_trips import PEERS, measure
+from results import DIRECTORY, print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 
 WORK = DEFAULT.with_name("frontier")
@@ -35,12 +35,33 @@ CAPTION = (
 )
 
 
+def measured_peers(model: Path, given: argparse.Namespace) -> list[dict]:
+    """The points of all peers, or of some."""
+    from round_trips import PEERS, measure  # brings the peers' own packages
+
+    names = list(PEERS) if given.peers is None else given.peers
+    points = measure(model, given.text, given.windows, 1024, names)
+    return [{"kind": "peer", **point} for point in points]
+
+
+def recorded_peers(protocol: dict) -> list[dict]:
+    """The same as they were measured last, and when; raises SystemExit for another protocol."""
+    recorded = json.loads((DIRECTORY / "frontier.json").read_text("utf-8"))
+    if recorded["protocol"] != protocol:
+        raise SystemExit(f"the recorded peers were judged otherwise: {recorded['protocol']}")
+    taken = recorded["taken"]["at"]
+    return [{"taken": taken, **peer} for peer in recorded["peers"]]
+
+
 def main() -> None:
     """Measure the peers, sweep isotone, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", default=BUILTIN, metavar="FILE")
     parser.add_argument("--windows", type=int, default=8)
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), metavar="NAME")
+    parser.add_argument("--peers", nargs="*", default=None, metavar="NAME", help="all by default")
+    parser.add_argument(
+        "--recorded-peers", action="store_true", help="those of results/frontier.json, not anew"
+    )
     given = parser.parse_args()
     model = smollm2_dense()
     shutil.rmtree(WORK, ignore_errors=True)
@@ -53,11 +74,9 @@ def main() -> None:
         exclude=["*embed_tokens*"],
     )
     found = [asdict(point) for point in points]
-    peers = [
-        {"kind": "peer", **point}
-        for point in measure(model, given.text, given.windows, 1024, given.peers)
-    ]
     text = Path(given.text).name
+    protocol = {"text": text, "windows": given.windows, "context": 1024, "dtype": "float32"}
+    peers = recorded_peers(protocol) if given.recorded_peers else measured_peers(model, given)
     caption = CAPTION.format(text=text, windows=given.windows)
     chart = frontier_chart([*found, *peers], title="SmolLM2: quality over size", caption=caption)
     _, png = write_chart(chart, WORK, "frontier")
@@ -74,7 +93,6 @@ def main() -> None:
             for p in sorted([*found, *peers], key=lambda p: p["bits_per_weight"])
         ],
     )
-    protocol = {"text": text, "windows": given.windows, "context": 1024, "dtype": "float32"}
     write_results(
         "frontier", {"protocol": protocol, "points": json.loads(json.dumps(found)), "peers": peers}
     )
