@@ -157,6 +157,17 @@ def test_what_fits_on_no_node_is_refused(needs, engine):
         pass
 
 
+def test_workers_go_where_their_needs_are_met(nodes, engine):
+    node = nodes.add_node(num_cpus=2, num_gpus=1, **QUIET)  # Ray believes what it is told
+    nodes.wait_for_nodes()
+    try:
+        with engine.start(Slow, (), Silent(), Needs(memory_bytes=1 << 20, gpus=1)) as team:
+            found = [result for _, result in team.results(alone((n, 0.0) for n in range(4)))]
+        assert {where for _, where in found} == {node.node_id}
+    finally:
+        nodes.remove_node(node)
+
+
 def test_more_workers_than_there_is_room_for_wait(nodes):
     with (
         Cluster.connect(nodes.address, n_workers=5) as engine,
