@@ -263,6 +263,15 @@ def kill_after(n, staging, doomed, monkeypatch):
     return done
 
 
+def test_a_node_with_another_isotone_is_refused(engine, monkeypatch):
+    monkeypatch.setattr("isotone.engine.cluster.version", lambda _: "0.0.1")
+    with (
+        engine.start(Slow, (), Silent()) as team,
+        pytest.raises(InputError, match=r"and 0\.0\.1 where the command was started.*on node"),
+    ):
+        list(team.results(alone([(0, 0.0)])))
+
+
 def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_path, monkeypatch):
     done = kill_after(2, LocalStaging, doomed, monkeypatch)
     compress(source, tmp_path / "out", engine=engine, k=16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
 from isotone.engine.progress import Silent
@@ -39,9 +40,9 @@ class Failed:
 class Worker:
     """Prepares at its first task, and does one at a time; may be asked meanwhile how far it is."""
 
-    def __init__(self, pickled: bytes) -> None:
-        """pickled: a function that prepares a worker, and its arguments."""
-        self._pickled = pickled
+    def __init__(self, pickled: bytes, isotone: str) -> None:
+        """pickled: a function that prepares a worker, and its arguments. isotone: its version."""
+        self._pickled, self._isotone = pickled, isotone
         self._work: Work[Any, Any] | None = None
         self._progress = _Count()
 
@@ -53,6 +54,7 @@ class Worker:
         self._progress = _Count()
         try:
             if self._work is None:
+                self._refuse_other_version()
                 prepare, arguments = pickle.loads(self._pickled)  # from the driver
                 self._work = prepare(*arguments)
             result = self._work(task, self._progress)
@@ -62,6 +64,13 @@ class Worker:
                 message = f"{error.filename or 'a file'}: {error.strerror or error}"
             return Failed(message, socket.gethostname(), isinstance(error, FormatError))
         return Done(result, self._progress.n)
+
+    def _refuse_other_version(self) -> None:
+        if version("isotone") != self._isotone:
+            raise InputError(
+                f"isotone {version('isotone')} is installed, and {self._isotone} where the command "
+                "was started; install the same"
+            )
 
     def n_advanced(self) -> int:
         """By how much the present task has advanced."""

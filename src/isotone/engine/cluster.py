@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Generic, Self
 
 from isotone.engine.actor import Done, Failed, Worker
@@ -105,7 +106,7 @@ class Cluster:
         # In bytes: what cannot be opened on a node is then the worker's to say.
         work = ray.put(pickle.dumps((prepare, arguments)))
         crew: _Crew[Task, Result] = _Crew(
-            hire=lambda: actor.remote(work),
+            hire=lambda: actor.remote(work, version("isotone")),
             n_workers=lambda: self._n_workers or max(1, self._room(needs)),
             wanted=self._wanted(needs),
             progress=progress,
