@@ -93,7 +93,7 @@ def test_the_command_prints_the_schedule_and_writes_nothing(isotone, tmp_path):
     ("options", "said"),
     [
         (["--nodes", "0"], "nodes is 0; expected 1 to 100000"),
-        (["--node-rate", "0"], "node rate is 0; expected more than 0"),
+        (["--node-rate", "0"], "node rate is 0 GB/s; expected more than 0"),
         (["--k", "1"], "k is 1"),
     ],
 )
@@ -101,6 +101,13 @@ def test_what_cannot_be_planned(options, said, isotone, tmp_path):
     run = isotone("compress", CONFIGS / "llama-3.1-8b", tmp_path / "out", "--dry-run", *options)
     assert run.code == 2
     assert said in run.err
+
+
+@pytest.mark.parametrize("option", ["--nodes", "--node-rate"])
+def test_what_is_for_planning_is_not_ignored_otherwise(option, isotone, tmp_path):
+    run = isotone("compress", CONFIGS / "llama-3.1-8b", tmp_path / "out", option, "4")
+    assert run.code == 2
+    assert f"{option} is 4, and is for planning; add --dry-run" in run.err
 
 
 @pytest.mark.parametrize("config", [{"model_type": "never heard of"}, {"hidden_size": 7}])

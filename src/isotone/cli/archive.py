@@ -20,11 +20,12 @@ from isotone.cli.contents import (
 )
 from isotone.cli.engines import Address, Cores, EngineName, opened_engine
 from isotone.cli.schedules import schedule_details, schedule_report
+from isotone.errors import InputError
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.decompress import decompress as run_decompress
 from isotone.pipeline.inspect import inspect as run_inspect
 from isotone.pipeline.inspect import inspect_tensor
-from isotone.pipeline.schedule import plan_schedule
+from isotone.pipeline.schedule import NODE_BYTES_PER_SECOND, plan_schedule
 from isotone.pipeline.selecting import selection_of
 from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify as run_verify
@@ -93,10 +94,13 @@ def compress(
             "--dry-run", help="Say what would be done, and how long on --nodes; write nothing."
         ),
     ] = False,
-    nodes: Annotated[int, typer.Option(help="To plan for, with --dry-run.")] = 1,
+    nodes: Annotated[
+        int | None, typer.Option(help="To plan for, with --dry-run: 1 by default.")
+    ] = None,
     node_rate: Annotated[
-        float, typer.Option(help="GB/s that a node reads and compresses, with --dry-run.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="GB/s that each reads and compresses, with --dry-run: 1 by default."),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -112,13 +116,21 @@ def compress(
         "settings": settings or (),
     }
     if dry_run:
-        schedule = plan_schedule(model, selection_of(**selected)[0], nodes, 1e9 * node_rate)
+        schedule = plan_schedule(
+            model,
+            selection_of(**selected)[0],
+            1 if nodes is None else nodes,
+            NODE_BYTES_PER_SECOND if node_rate is None else 1e9 * node_rate,
+        )
         if json:
             print_json(schedule_details(schedule))
         else:
             for part in schedule_report(schedule):
                 stdout.print(part, highlight=False, soft_wrap=True)
         return
+    for option, value in (("--nodes", nodes), ("--node-rate", node_rate)):
+        if value is not None:
+            raise InputError(f"{option} is {value:g}, and is for planning; add --dry-run")
     if calibrate is not None:
         hide_foreign_bars()
     with (

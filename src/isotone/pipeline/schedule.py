@@ -72,7 +72,8 @@ def plan_schedule(
     if not 1 <= n_nodes <= _MOST_NODES:
         raise InputError(f"nodes is {n_nodes}; expected 1 to {_MOST_NODES}")
     if not node_bytes_per_second > 0:
-        raise InputError(f"node rate is {node_bytes_per_second:g}; expected more than 0")
+        rate = node_bytes_per_second / 1e9
+        raise InputError(f"node rate is {rate:g} GB/s; expected more than 0")
     source, tied = _open(Path(model), model)
     plans = plan_tensors(source, selection, tied)
     shards = plan_shards(plans)
