@@ -140,6 +140,20 @@ def test_what_a_killed_node_was_at_is_done_elsewhere(engine, doomed):
     assert progress.totals[-1][2] == 20, "what was lost is not counted twice"
 
 
+def test_idle_workers_that_died_with_their_node_are_no_failure_of_a_task(nodes, engine):
+    node = nodes.add_node(num_cpus=6, **QUIET)
+    nodes.wait_for_nodes()
+    with engine.start(Slow, (), Silent()) as team:
+        while len(team._idle) < 8:  # all have started
+            list(team.results(alone((n, 0.2) for n in range(16))))
+        place = {id(a): ray.get(a.do.remote((0, 0.0))).result[1] for a in team._idle}
+        team._idle.sort(key=lambda a: place[id(a)] == node.node_id)  # those are asked first
+        nodes.remove_node(node, allow_graceful=False)
+        time.sleep(3)  # workers outlive their node for a moment
+        again = [result for _, result in team.results(alone([(24, 0.0)]))]
+    assert again[0][0] == 24
+
+
 def test_a_task_that_kills_its_workers_is_not_tried_forever(engine):
     with (
         engine.start(Slow, (), Silent()) as team,

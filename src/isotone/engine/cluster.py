@@ -195,6 +195,12 @@ class _Crew(Generic[Task, Result]):
         for actor in [*self._starting.values(), *self._idle, *at_work]:
             ray.kill(actor)
 
+    def _dismiss_idle(self) -> None:
+        import ray
+
+        while self._idle:
+            ray.kill(self._idle.pop())
+
     def _hire_for(self, agenda: Agenda[Task, Result]) -> None:
         if not agenda.n_waiting or self._starting or self._idle:
             return
@@ -282,6 +288,7 @@ class _Crew(Generic[Task, Result]):
                     f"{_lines(error)[0]}; give each worker more memory, with fewer --workers"
                 ) from error
             agenda.give_back(assignment.item)
+            self._dismiss_idle()  # some may have died with their node: only new ones are sure
             return None
         if isinstance(done, Failed):
             raise done.error()
