@@ -140,20 +140,6 @@ def test_what_a_killed_node_was_at_is_done_elsewhere(engine, doomed):
     assert progress.totals[-1][2] == 20, "what was lost is not counted twice"
 
 
-def test_idle_workers_that_died_with_their_node_are_no_failure_of_a_task(nodes, engine):
-    node = nodes.add_node(num_cpus=6, **QUIET)
-    nodes.wait_for_nodes()
-    with engine.start(Slow, (), Silent()) as team:
-        while len(team._idle) < 8:  # all have started
-            list(team.results(alone((n, 0.2) for n in range(16))))
-        place = {id(a): ray.get(a.do.remote((0, 0.0))).result[1] for a in team._idle}
-        team._idle.sort(key=lambda a: place[id(a)] == node.node_id)  # those are asked first
-        nodes.remove_node(node, allow_graceful=False)
-        time.sleep(3)  # workers outlive their node for a moment
-        again = [result for _, result in team.results(alone([(24, 0.0)]))]
-    assert again[0][0] == 24
-
-
 def test_a_task_that_kills_its_workers_is_not_tried_forever(engine):
     with (
         engine.start(Slow, (), Silent()) as team,
@@ -381,6 +367,7 @@ def test_a_study_gives_the_records_of_a_local_one(nodes, language_models, isoton
     options += ["--engine", "ray", "--address", nodes.address]
     run = isotone("study", "run", tmp_path / "plan.toml", tmp_path / "there", *options)
     assert (run.code, run.err) == (0, "")
+    assert run.out.startswith("{")
     assert run.json["n_done"] + run.json["n_skipped"] == run.json["n_total"] == 2 * (2 * 4 + 2)
     assert lines(tmp_path / "there" / RUNS_FILE) == lines(tmp_path / "here" / RUNS_FILE)
 
@@ -431,3 +418,20 @@ def test_without_ray_the_extra_is_named(isotone, source, tmp_path, monkeypatch):
     run = isotone("compress", source, tmp_path / "out", "--engine", "ray")
     assert run.code == 2
     assert "isotone[ray]" in run.err
+
+
+# -- last, for Ray tells whoever is connected of the dead node some time later --
+
+
+def test_idle_workers_that_died_with_their_node_are_no_failure_of_a_task(nodes, engine):
+    node = nodes.add_node(num_cpus=6, **QUIET)
+    nodes.wait_for_nodes()
+    with engine.start(Slow, (), Silent()) as team:
+        while len(team._idle) < 8:  # all have started
+            list(team.results(alone((n, 0.2) for n in range(16))))
+        place = {id(a): ray.get(a.do.remote((0, 0.0))).result[1] for a in team._idle}
+        team._idle.sort(key=lambda a: place[id(a)] == node.node_id)  # those are asked first
+        nodes.remove_node(node, allow_graceful=False)
+        time.sleep(3)  # workers outlive their node for a moment
+        again = [result for _, result in team.results(alone([(24, 0.0)]))]
+    assert again[0][0] == 24

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated
 
 import typer
@@ -47,7 +48,8 @@ def opened_engine(
 
         if workers is not None:
             worker_count(workers)
-        with Cluster.connect(address, workers, cores or 1) as cluster:
+        # Ray tells of dead nodes on stdout, where a script expects one JSON object.
+        with Cluster.connect(address, workers, cores or 1) as cluster, redirect_stdout(sys.stderr):
             yield cluster
     else:
         raise InputError(f"engine is {name!r}; expected local or ray")
