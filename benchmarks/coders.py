@@ -34,20 +34,20 @@ from zstandard import STRATEGY_FAST, ZSTD_VERSION, ZstdCompressor, ZstdDecompres
 from zstandard import ZstdCompressionParameters as Parameters
 
 from isotone import _native
-from isotone.checkpoint.plan import Clustered, Selection, Settings, plan_tensors
-from isotone.checkpoint.source import Source
-from isotone.checkpoint.tying import find_tied
+from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.tied import find_tied
 from isotone.codec import packed
 from isotone.codec.packed import PackedLayout, PackedReader
-from isotone.core.entropy import entropy_bits
+from isotone.core.clustering.entropy import entropy_bits
+from isotone.core.clustering.kmeans import MAX_K
 from isotone.core.fit import fit
-from isotone.core.solver import MAX_K
-from isotone.engine.local import Local
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent
-from isotone.pipeline.allocation import Prices, price_for, survey
-from isotone.pipeline.damage import Damage
-from isotone.pipeline.open_source import open_source
-from isotone.pipeline.planned_matrix import PlannedMatrix
+from isotone.models.open_source import open_source
+from isotone.pipeline.allocate.importance import Damage
+from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
+from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, survey
+from isotone.plan.tensors import Clustered, Selection, Settings, plan_tensors
 from results import print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 
@@ -198,9 +198,9 @@ def plans_for(source: Source, bits: float | None) -> list[Clustered]:
     single = [plan for plan in plans if isinstance(plan, Clustered) and plan.n_matrices == 1]
     if bits is not None:
         alike = Damage(heads=frozenset())
-        with survey(Local(n_threads=1), source, [tuple(single)], alike, Silent()) as bits_at:
-            price = price_for(bits, bits_at)
-        single = [Prices(price, alike).apply(plan) for plan in single]
+        with survey(LocalEngine(n_threads=1), source, [tuple(single)], alike, Silent()) as bits_at:
+            lambda_ = lambda_for(bits, bits_at)
+        single = [SharedLambda(lambda_, alike).apply(plan) for plan in single]
     return single
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 import isotone
-from isotone.evaluate.run import evaluate
-from isotone.evaluate.windows import BUILTIN, read_text
+from isotone.evaluation.run import evaluate
+from isotone.models.windows import BUILTIN, read_text
 from minilm_dense import embeddings, minilm_dense, sentences_of
 from results import print_table, write_results
 from shaken import shaken

@@ -16,8 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 
 import isotone
 from isotone.cli.console import size
-from isotone.evaluate.generate import generate
-from isotone.evaluate.run import Evaluation, evaluate
+from isotone.evaluation.generate import generate
+from isotone.evaluation.run import Evaluation, evaluate
 from smollm2_dense import smollm2_dense
 
 PROMPT = "The three primary colors are"

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from isotone.evaluate.loading import load_model, open_files
-from isotone.evaluate.perplexity import perplexity
-from isotone.evaluate.scoring import compare, score, scoring_mode
-from isotone.evaluate.windows import BUILTIN, Tokens, cut_windows, encode, read_text
+from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.scoring import compare, score, scoring_mode
+from isotone.models.model_files import load_model, open_files
+from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
 from results import print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 

@@ -13,10 +13,10 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from isotone.evaluate.frontier import sweep, variants
-from isotone.evaluate.windows import BUILTIN
-from isotone.report.frontier import frontier_chart
-from isotone.report.page import write_chart
+from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.models.windows import BUILTIN
+from isotone.reporting.frontier.chart import frontier_chart
+from isotone.reporting.page import write_chart
 from results import DIRECTORY, print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 

@@ -90,14 +90,14 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     from accelerate import Accelerator
 
     import isotone as package
-    from isotone.checkpoint.compressed_directory import CompressedDirectory
-    from isotone.evaluate.loading import load_model, open_files
-    from isotone.evaluate.windows import encode, read_text
-    from isotone.heal.loss import cross_entropy
-    from isotone.heal.settings import Settings
-    from isotone.heal.text import split
-    from isotone.heal.trainable import open_for_training
-    from isotone.heal.training import Training
+    from isotone.checkpoint.compressed.reader import CompressedDirectory
+    from isotone.healing.loss import cross_entropy
+    from isotone.healing.settings import Settings
+    from isotone.healing.text import split
+    from isotone.healing.trainable import open_for_training
+    from isotone.healing.training import Training
+    from isotone.models.model_files import load_model, open_files
+    from isotone.models.windows import encode, read_text
 
     base = WORK / "step"
     package.compress(smollm2_dense(), base, k=16, exclude=["*embed*"], overwrite=True)
@@ -186,8 +186,8 @@ def _report(found: dict, given: argparse.Namespace) -> None:
 
 
 def _draw(curves: dict) -> None:
-    from isotone.report.healing import healing_chart
-    from isotone.report.page import write_chart
+    from isotone.reporting.healing import healing_chart
+    from isotone.reporting.page import write_chart
 
     chart = healing_chart(
         {name: curves[name] for name in VARIANTS if name in curves},

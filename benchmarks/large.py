@@ -19,9 +19,9 @@ from pathlib import Path
 
 from command import Run, isotone
 from disk import drop_cache, read_seconds, write_seconds
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.pipeline.open_source import open_source
-from isotone.pipeline.restore import restored
+from isotone.checkpoint.compressed.decode import restored
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.models.open_source import open_source
 from results import print_table, write_results
 from stages import matrices, print_stages, stage_seconds
 from synthetic_llama import SIZES

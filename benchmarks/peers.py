@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from command import Run, isotone
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.source import Source, TensorInfo
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.source.source import Source, TensorInfo
 from isotone.core.float_format import FloatFormat
-from isotone.pipeline.open_source import open_source
+from isotone.models.open_source import open_source
 from results import print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 from stages import matrices
@@ -46,7 +46,7 @@ def dense(source: Source, tensor: TensorInfo) -> np.ndarray:
     """The weights of a tensor, float32 in its shape."""
     float_format = FloatFormat(tensor.dtype)
     bits = source.read(tensor, 0, tensor.n_weights).view(float_format.bits_dtype)
-    return float_format.widen(bits).reshape(tensor.shape)
+    return float_format.upcast(bits).reshape(tensor.shape)
 
 
 def squared_error(before: np.ndarray, after: np.ndarray) -> float:

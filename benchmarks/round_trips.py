@@ -34,11 +34,11 @@ from gguf import GGMLQuantizationType
 from transformers import PreTrainedModel
 
 from isotone.errors import InputError
-from isotone.evaluate.divergence import divergence
-from isotone.evaluate.loading import check_context, load_model, open_files
-from isotone.evaluate.perplexity import perplexity
-from isotone.evaluate.scoring import compare
-from isotone.evaluate.windows import BUILTIN, Tokens, cut_windows, encode, read_text
+from isotone.evaluation.divergence import divergence
+from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.scoring import compare
+from isotone.models.model_files import check_context, load_model, open_files
+from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
 from results import print_table, write_results
 from smollm2_dense import DEFAULT, smollm2_dense
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from command import Run, isotone
 from disk import drop_cache
-from isotone.checkpoint.manifest import hash_file
+from isotone.checkpoint.compressed.manifest import hash_file
 from results import print_table, write_results
 
 WORK = Path(__file__).resolve().parent.parent / "work" / "scaling"

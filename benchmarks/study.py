@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from isotone.engine.local import Local
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent
 from isotone.study.plan import parse_plan
 from isotone.study.protocols import expand
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--text", default="builtin", metavar="FILE")
     given = parser.parse_args()
     plan = parse_plan(PLAN, "known points", "benchmarks/study.py")
-    engine = Local()
+    engine = LocalEngine()
     sources = Sources.open(plan, smollm2_dense(), given.text, engine, "float32", "cpu", Silent())
     with tempfile.TemporaryDirectory() as directory:
         clusterings = sources.clusterings(Path(directory), engine, Silent())

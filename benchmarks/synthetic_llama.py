@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.dense_shard import DenseShard
-from isotone.checkpoint.source import TensorInfo
+from isotone.checkpoint.files.dense_shard import DenseShard
+from isotone.checkpoint.source.source import TensorInfo
 
 DEFAULT = Path(__file__).resolve().parent.parent / "work" / "synthetic-llama"
 SIZES = (1, 4, 16)

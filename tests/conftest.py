@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
-from checkpoints import CONFIG, one_of_each, write_model
+from tests.builders.checkpoints import CONFIG, one_of_each, write_model
 
 # Matrices are tiny here: threads would cost more than they bring, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,7 +80,7 @@ def compressed(model, tmp_path_factory):
 def language_models(tmp_path_factory):
     """A dense language model, its clustered form, what that decompresses to, and a text."""
     import isotone
-    import language_model
+    from tests.builders import language_model
 
     at = tmp_path_factory.mktemp("language_models")
     dense = language_model.write_language_model(at / "dense")

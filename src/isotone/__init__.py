@@ -13,13 +13,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from isotone.models.registration import register_when_imported
+from isotone.models.plugin.registration import register_when_imported
 
 if TYPE_CHECKING:
     from isotone.core.cluster import cluster
     from isotone.core.clustered_tensor import ClusteredTensor
     from isotone.errors import FormatError, InputError, IsotoneError, MissingExtraError
-    from isotone.models.plugin import IsotoneConfig
+    from isotone.models.plugin.quantizer import IsotoneConfig
     from isotone.models.swap import swapped
     from isotone.pipeline.calibrate import calibrate
     from isotone.pipeline.compress import compress
@@ -47,7 +47,7 @@ _HOMES = {
     "ClusteredTensor": "isotone.core.clustered_tensor",
     "FormatError": "isotone.errors",
     "InputError": "isotone.errors",
-    "IsotoneConfig": "isotone.models.plugin",
+    "IsotoneConfig": "isotone.models.plugin.quantizer",
     "IsotoneError": "isotone.errors",
     "MissingExtraError": "isotone.errors",
     "calibrate": "isotone.pipeline.calibrate",

@@ -26,9 +26,9 @@ from isotone.pipeline.decompress import decompress as run_decompress
 from isotone.pipeline.inspect import inspect as run_inspect
 from isotone.pipeline.inspect import inspect_tensor
 from isotone.pipeline.schedule import NODE_BYTES_PER_SECOND, plan_schedule
-from isotone.pipeline.selecting import selection_of
 from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify as run_verify
+from isotone.plan.options import selection_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Workers = Annotated[

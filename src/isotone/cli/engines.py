@@ -13,7 +13,7 @@ from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError
 
-# isotone.engine.cluster brings Ray: imported where it is asked for.
+# isotone.engine.ray_engine brings Ray: imported where it is asked for.
 
 EngineName = Annotated[
     str, typer.Option("--engine", help="Where to work: local (this machine), or ray (a cluster).")
@@ -44,12 +44,15 @@ def opened_engine(
                 raise InputError(f"{option} is {value}, and the engine is local; add --engine ray")
         yield None
     elif name == "ray":
-        from isotone.engine.cluster import Cluster
+        from isotone.engine.ray_engine import RayEngine
 
         if workers is not None:
             worker_count(workers)
         # Ray tells of dead nodes on stdout, where a script expects one JSON object.
-        with Cluster.connect(address, workers, cores or 1) as cluster, redirect_stdout(sys.stderr):
+        with (
+            RayEngine.connect(address, workers, cores or 1) as cluster,
+            redirect_stdout(sys.stderr),
+        ):
             yield cluster
     else:
         raise InputError(f"engine is {name!r}; expected local or ray")

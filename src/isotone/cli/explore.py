@@ -17,7 +17,7 @@ from isotone.cli.engines import Address, Cores, EngineName, opened_engine
 from isotone.cli.judge import Device, Dtype, Json
 from isotone.errors import InputError
 
-# isotone.evaluate brings torch and isotone.report Altair: imported where a command runs.
+# isotone.evaluation brings torch and isotone.reporting Altair: imported where a command runs.
 
 Number = TypeVar("Number", int, float)
 
@@ -74,10 +74,10 @@ def frontier(
 ) -> None:
     """Compress MODEL in many sizes, measure each, and draw quality over bits per weight."""
     hide_foreign_bars()
-    from isotone.evaluate.frontier import sweep, variants
-    from isotone.evaluate.peers import read_points
-    from isotone.report.frontier import frontier_chart, protocol_caption
-    from isotone.report.page import write_chart
+    from isotone.evaluation.frontier.baselines import read_points
+    from isotone.evaluation.frontier.sweep import sweep, variants
+    from isotone.reporting.frontier.chart import frontier_chart, protocol_caption
+    from isotone.reporting.page import write_chart
 
     sizes, numbers = _numbers(bits, float, "--bits"), _numbers(k, int, "--k")
     wanted = variants(sizes, numbers, calibrate)

@@ -15,9 +15,9 @@ from rich.table import Table
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, stdout
 
 if TYPE_CHECKING:
-    from isotone.evaluate.run import Evaluation
+    from isotone.evaluation.run import Evaluation
 
-# isotone.evaluate brings torch, which takes seconds: it is imported where a command runs.
+# isotone.evaluation brings torch, which takes seconds: it is imported where a command runs.
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Model = Annotated[
@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:
     """Measure MODEL: perplexity on a text, divergence from a reference, tasks."""
     hide_foreign_bars()
-    from isotone.evaluate.run import evaluate as run_evaluate
+    from isotone.evaluation.run import evaluate as run_evaluate
 
     names = [name.strip() for item in tasks or () for name in item.split(",") if name.strip()]
     with progress_bar() as progress:
@@ -94,7 +94,7 @@ def generate(
 ) -> None:
     """Continue PROMPT with MODEL, printing the text as it comes."""
     hide_foreign_bars()
-    from isotone.evaluate.generate import generate as run_generate
+    from isotone.evaluation.generate import generate as run_generate
 
     result = run_generate(
         model,

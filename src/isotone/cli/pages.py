@@ -26,10 +26,10 @@ def report(
     json: Json = False,
 ) -> None:
     """Draw RESULTS on one page that needs no network, with each chart's picture and data."""
-    from isotone.report.frontier_page import frontier_page
-    from isotone.report.page import write_page
-    from isotone.report.records import RUNS_FILE, read_results
-    from isotone.report.study_page import study_page
+    from isotone.reporting.frontier.page import frontier_page
+    from isotone.reporting.page import write_page
+    from isotone.reporting.records import RUNS_FILE, read_results
+    from isotone.reporting.study.page import study_page
 
     asked = ["isotone", "report", str(results), str(out), *(["--title", title] if title else [])]
     name, records = read_results(results)

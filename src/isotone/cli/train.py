@@ -14,10 +14,10 @@ from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, siz
 from isotone.cli.judge import Device, Dtype, Json
 
 if TYPE_CHECKING:
-    from isotone.heal.run import Healing
-    from isotone.heal.state import Look
+    from isotone.healing.run import Healing
+    from isotone.healing.state import Look
 
-# isotone.heal brings torch, which takes seconds: it is imported where the command runs.
+# isotone.healing brings torch, which takes seconds: it is imported where the command runs.
 
 
 def heal(
@@ -71,8 +71,8 @@ def heal(
 ) -> None:
     """Train the codebooks of DIR into OUT, assignments unchanged; exit 1 where that is no gain."""
     hide_foreign_bars()
-    from isotone.heal.run import heal as run_heal
-    from isotone.heal.settings import Settings
+    from isotone.healing.run import heal as run_heal
+    from isotone.healing.settings import Settings
 
     settings = Settings(steps, batch, learning_rate, evaluate_every, patience, seed)
     with progress_bar() as progress:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.codec.outlier_index import decode_positions, encode_positions
 from isotone.codec.packed import ALIGNMENT, MAX_AXES, PackedLayout, PackedReader, encode_chunk
-from isotone.codec.protected import decode_positions, encode_positions
-from isotone.core.clustered_tensor import ClusteredTensor, ascends
+from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.core.scale_codes import Scale
+from isotone.core.scales.codes import Scale
+from isotone.core.values import Values, is_ascending
 from isotone.errors import FormatError, InputError
 
 PACKED = "_packed"
@@ -55,7 +56,7 @@ def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
     if not 1 <= len(tensor.shape) <= MAX_AXES:
         raise InputError(f"a tensor of shape {tensor.shape} was given; expected 1 to 8 axes")
     layout = PackedLayout(tensor.shape, tensor.float_format, tensor.k, tensor.n_matrices)
-    ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
+    ranks = tensor.ranks.reshape(tensor.n_matrices, -1)
     coded, entries = [], []
     for chunk in range(layout.n_chunks):
         matrix, start, stop = layout.span(chunk)
@@ -67,7 +68,7 @@ def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
     arrays = {
         PACKED: StoredArray("U8", np.frombuffer(packed, np.uint8)),
         CODEBOOK: StoredArray("F32", tensor.codebook),
-        **scale_arrays(tensor),
+        **scale_arrays(tensor.values),
     }
     if len(tensor.protected_index):
         entries16 = encode_positions(tensor.protected_index)
@@ -76,9 +77,9 @@ def to_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
     return arrays
 
 
-def scale_arrays(tensor: ClusteredTensor) -> dict[str, StoredArray]:
+def scale_arrays(values: Values) -> dict[str, StoredArray]:
     """The factors that a tensor has, by suffix."""
-    scales = {ROW_SCALE: tensor.row_scale, COLUMN_SCALE: tensor.column_scale}
+    scales = {ROW_SCALE: values.row_scale, COLUMN_SCALE: values.column_scale}
     return {
         suffix: StoredArray(_SCALE_TAGS[scale.dtype], scale)
         for suffix, scale in scales.items()
@@ -96,19 +97,14 @@ def from_arrays(arrays: Mapping[str, StoredArray], name: str) -> ClusteredTensor
     ranks = np.empty((reader.layout.n_matrices, reader.layout.matrix_weights), np.uint8)
     for chunk, matrix, start, stop in reader.spans():
         ranks[matrix, start:stop] = reader.decode(chunk)
-    return with_assignments(arrays, reader.layout, ranks, name)
+    values = values_of(arrays, reader.layout, name)
+    return ClusteredTensor(values, ranks.reshape(values.shape))
 
 
-def with_assignments(
-    arrays: Mapping[str, StoredArray],
-    layout: PackedLayout,
-    ranks: NDArray[np.uint8],
-    name: str,
-) -> ClusteredTensor:
-    """The tensor of its small arrays (all but X_packed), checked, and its ranks.
+def values_of(arrays: Mapping[str, StoredArray], layout: PackedLayout, name: str) -> Values:
+    """The values of a tensor from its small arrays (all but X_packed), checked.
 
-    ranks: any array; it becomes `assignments` as it is where it has as many entries as the tensor
-    has weights, so that a caller who streams can give an empty one.
+    layout: of its packed ranks. name: for messages. Raises FormatError for arrays that do not fit.
     """
     codebook = _take(arrays, CODEBOOK, "F32", name).view(np.float32)
     stacked = codebook.ndim == 2
@@ -121,16 +117,15 @@ def with_assignments(
         raise FormatError(f"{name}: one codebook for {layout.n_matrices} matrices")
     if not np.isfinite(codebook).all():
         raise FormatError(f"{name}: its codebook holds NaN or infinity")
-    if not ascends(codebook):
+    if not is_ascending(codebook):
         raise FormatError(f"{name}: its codebook does not ascend")
     matrix_shape = layout.shape[1:] if stacked else layout.shape
     n_rows = matrix_shape[0] if matrix_shape else 1
     index, value = _protected(arrays, layout, name)
-    return ClusteredTensor(
+    return Values(
         shape=layout.shape,
         float_format=layout.float_format,
         codebook=codebook,
-        assignments=ranks.reshape(layout.shape) if ranks.size else ranks,
         row_scale=_scale(arrays, ROW_SCALE, layout, n_rows, name),
         column_scale=_scale(arrays, COLUMN_SCALE, layout, layout.matrix_weights // n_rows, name),
         protected_index=index,

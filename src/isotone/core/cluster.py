@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.balance import Rows, ScaleRule
 from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.clustering.kmeans import MAX_K, MIN_K
+from isotone.core.clustering.outliers import KMeansMethod, Protection
 from isotone.core.fit import Matrix, fit
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.core.protection import KMeansMethod, Protection
-from isotone.core.scale_codes import UNITY
-from isotone.core.solver import MAX_K, MIN_K
+from isotone.core.scales.balancing import Rows, ScaleRule
+from isotone.core.scales.codes import UNITY
+from isotone.core.values import Values
 from isotone.errors import InputError
 
 _FORMATS = {"float16": FloatFormat.F16, "float32": FloatFormat.F32, "bfloat16": FloatFormat.BF16}
@@ -63,11 +64,10 @@ def cluster(
         positions.append(found.assign(bits, 0, float_format, ranks[i]) + i * matrices.shape[1])
     index = np.concatenate(positions)
     codebooks = [found.codebook for found in fits]
-    return ClusteredTensor(
+    values = Values(
         shape=array.shape,
         float_format=float_format,
         codebook=np.stack([pad_codebook(c, k) for c in codebooks]) if stack else codebooks[0],
-        assignments=ranks.reshape(array.shape),
         row_scale=stacked_codes([f.row_scale for f in fits], shape[0], stack=stack),
         column_scale=stacked_codes(
             [f.column_scale for f in fits], math.prod(shape[1:]), stack=stack
@@ -75,6 +75,7 @@ def cluster(
         protected_index=index,
         protected_value=matrices.reshape(-1)[index],
     )
+    return ClusteredTensor(values, ranks.reshape(array.shape))
 
 
 def stacked_codes(

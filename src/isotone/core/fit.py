@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.assigned import Assigned, Method
-from isotone.core.balance import LARGEST_KEY, Rows, ScaleRule, Scales, choose_scales
-from isotone.core.entropy import EntropyMethod
+from isotone.core.clustering.entropy import EntropyMethod
+from isotone.core.clustering.lookup import LookupTable, lookup_table
+from isotone.core.clustering.method import Assigned, Method
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.core.labels import Labeller, labeller
+from isotone.core.histogram import Histogram, collect, optimality_gap, refine, refuse_not_finite
 from isotone.core.moments import Moments, moments_of
-from isotone.core.points import Points, collect, optimality_gap, refine, refuse_not_finite
+from isotone.core.scales.balancing import LARGEST_KEY, Rows, ScaleRule, Scales, choose_scales
+from isotone.core.values import Values
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Counted:
+class MatrixSummary:
     """A matrix in short: factors, moments, and the distinct values of what is to be clustered.
 
     unit: the squared error of those values that does damage 1; None where nobody knows.
@@ -41,7 +42,7 @@ class Counted:
 
     scales: Scales | None
     moments: Moments
-    points: Points
+    points: Histogram
     unit: float | None = None
 
     @property
@@ -66,7 +67,7 @@ class Fit:
 
     codebook: NDArray[np.float32]
     scales: Scales | None
-    labeller: Labeller
+    lookup_table: LookupTable
     counts: NDArray[np.int64]
     n_protected: int
     moments: Moments
@@ -82,6 +83,27 @@ class Fit:
         """[columns] codes of the columns' factors, or None."""
         return None if self.scales is None else self.scales.column
 
+    def values(
+        self,
+        shape: tuple[int, int],
+        float_format: FloatFormat,
+        positions: NDArray[np.int64],
+        protected: Bits,
+    ) -> Values:
+        """The values of the matrix.
+
+        positions: [n], of protected weights. protected: [n] patterns, those weights.
+        """
+        return Values(
+            shape,
+            float_format,
+            self.codebook,
+            self.row_scale,
+            self.column_scale,
+            positions,
+            protected,
+        )
+
     def assign(
         self, bits: Bits, position: int, float_format: FloatFormat, ranks: NDArray[np.uint8]
     ) -> NDArray[np.int64]:
@@ -90,11 +112,11 @@ class Fit:
         position: of the first of them in the matrix.
         """
         if self.scales is None:
-            return self.labeller.assign(bits, ranks)
-        return self.labeller.assign(self.scales.divider(float_format)(bits, position), ranks)
+            return self.lookup_table.assign(bits, ranks)
+        return self.lookup_table.assign(self.scales.divider(float_format)(bits, position), ranks)
 
 
-def count(matrix: Matrix, rule: ScaleRule) -> Counted:
+def count(matrix: Matrix, rule: ScaleRule) -> MatrixSummary:
     """Choose the factors of a matrix, and count what is left.
 
     Raises InputError, naming the tensor, for NaN and infinity, and for a matrix without weights.
@@ -104,13 +126,13 @@ def count(matrix: Matrix, rule: ScaleRule) -> Counted:
         return _count_unscaled(matrix)
     moments = moments_of(matrix.rows, matrix.float_format)
     if not math.isfinite(moments.squares_about_mean):
-        wide = (matrix.float_format.widen(piece) for piece in matrix.rows())
+        wide = (matrix.float_format.upcast(piece) for piece in matrix.rows())
         refuse_not_finite(sum(int((~np.isfinite(piece)).sum()) for piece in wide), matrix.name)
     scales = choose_scales(matrix.rows, matrix.shape, matrix.float_format, rule)
     if scales is None:
         return _count_unscaled(matrix)
     keys = scales.divided(matrix.rows, matrix.float_format)
-    return Counted(scales, moments, collect(keys, FloatFormat.F16, matrix.name))
+    return MatrixSummary(scales, moments, collect(keys, FloatFormat.F16, matrix.name))
 
 
 def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
@@ -118,7 +140,7 @@ def fit(matrix: Matrix, rule: ScaleRule, method: Method) -> Fit:
     return fit_counted(count(matrix, rule), matrix, method)
 
 
-def fit_counted(counted: Counted, matrix: Matrix, method: Method) -> Fit:
+def fit_counted(counted: MatrixSummary, matrix: Matrix, method: Method) -> Fit:
     """Choose codebook and protected weights for what was counted of a matrix."""
     scales = counted.scales
     assigned = cluster_counted(counted, matrix, method)
@@ -126,7 +148,9 @@ def fit_counted(counted: Counted, matrix: Matrix, method: Method) -> Fit:
     return Fit(
         codebook=assigned.codebook * unit,
         scales=scales,
-        labeller=labeller(assigned, matrix.float_format if scales is None else FloatFormat.F16),
+        lookup_table=lookup_table(
+            assigned, matrix.float_format if scales is None else FloatFormat.F16
+        ),
         counts=assigned.counts,
         n_protected=assigned.n_protected,
         moments=counted.moments,
@@ -134,7 +158,7 @@ def fit_counted(counted: Counted, matrix: Matrix, method: Method) -> Fit:
     )
 
 
-def cluster_counted(counted: Counted, matrix: Matrix, method: Method) -> Assigned:
+def cluster_counted(counted: MatrixSummary, matrix: Matrix, method: Method) -> Assigned:
     """Cluster what was counted of a matrix. Weights beyond the range of keys are protected."""
     points, value_bits = counted.points, 8 * matrix.float_format.itemsize
     if isinstance(method, EntropyMethod):
@@ -144,7 +168,7 @@ def cluster_counted(counted: Counted, matrix: Matrix, method: Method) -> Assigne
         beyond = np.abs(points.values) >= LARGEST_KEY
     if not beyond.any() or beyond.all():
 
-        def split(points: Points, at: NDArray[np.float64]) -> Points:
+        def split(points: Histogram, at: NDArray[np.float64]) -> Histogram:
             return refine(points, matrix.rows, at)
 
         return method.assign(points, value_bits, matrix.n_chunks, split)
@@ -154,9 +178,9 @@ def cluster_counted(counted: Counted, matrix: Matrix, method: Method) -> Assigne
     return within.with_protected(points, beyond)
 
 
-def _count_unscaled(matrix: Matrix) -> Counted:
+def _count_unscaled(matrix: Matrix) -> MatrixSummary:
     points = collect(matrix.rows, matrix.float_format, matrix.name)
-    return Counted(None, points.moments, points)
+    return MatrixSummary(None, points.moments, points)
 
 
 def _gap(assigned: Assigned) -> float:

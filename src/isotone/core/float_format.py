@@ -38,7 +38,7 @@ class FloatFormat(Enum):
         """What the native module calls it."""
         return list(FloatFormat).index(self)
 
-    def widen(self, bits: Bits) -> NDArray[np.float32]:
+    def upcast(self, bits: Bits) -> NDArray[np.float32]:
         """Patterns to float32 values; exact."""
         if self is FloatFormat.BF16:
             return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -46,7 +46,7 @@ class FloatFormat(Enum):
             return np.ascontiguousarray(bits).view(np.float16).astype(np.float32)
         return np.ascontiguousarray(bits).view(np.float32)
 
-    def narrow(self, values: NDArray[np.float32]) -> Bits:
+    def downcast(self, values: NDArray[np.float32]) -> Bits:
         """float32 values to patterns, to nearest, ties to even. Finite values stay finite."""
         values = np.ascontiguousarray(values, dtype=np.float32)
         if self is FloatFormat.BF16:

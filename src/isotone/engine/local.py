@@ -13,7 +13,7 @@ from isotone.engine.tasks import Agenda, Item, Needs, Result, Task, Team, Work, 
 from isotone.engine.threads import available_cores, worker_count
 
 
-class Local:
+class LocalEngine:
     """The engine of one machine. Of what workers need, it leaves the care to its user."""
 
     def __init__(self, n_workers: int = 1, n_threads: int | None = None) -> None:

@@ -80,7 +80,7 @@ def always(_task: object, _result: object) -> bool:
     return True
 
 
-def alone(tasks: Iterable[Task]) -> Iterator[tuple[Task]]:
+def independent(tasks: Iterable[Task]) -> Iterator[tuple[Task]]:
     """Tasks that wait for no other one."""
     return ((task,) for task in tasks)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.checkpoint.model_directory import CONFIG_FILE, read_json
-from isotone.checkpoint.plan import n_matrices
-from isotone.checkpoint.source import CompanionFile, TensorInfo
+from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
+from isotone.checkpoint.source.source import CompanionFile, TensorInfo
 from isotone.errors import FormatError, InputError, MissingExtraError
+from isotone.plan.tensors import n_matrices
 
 _TAGS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 

@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from isotone.core.clustered_tensor import ClusteredTensor, check_values
+from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.values import check_codebook
 from isotone.errors import InputError
-from isotone.models.clustered_weight import ClusteredWeight
-from isotone.models.origin import parameter_sources
-from isotone.models.packed_modules import CLUSTERED_CHILD, hosts
-from isotone.models.weight_source import Source
+from isotone.models.lazy.expression import Expression
+from isotone.models.packed.modules import CLUSTERED_CHILD, hosts
+from isotone.models.packed.weight import ClusteredWeight
+from isotone.models.plugin.origin import parameter_sources
 
 CodebookEdit: TypeAlias = Callable[[ClusteredTensor], Any] | NDArray[np.float32] | torch.Tensor
 WeightEdit: TypeAlias = Callable[[torch.Tensor], torch.Tensor] | torch.Tensor
@@ -111,7 +112,7 @@ def _of_weights(model: nn.Module, edits: Mapping[str, WeightEdit]) -> Iterator[C
 
 
 def _of_packed(
-    packed: list[tuple[str, Source]], edits: Mapping[str, CodebookEdit]
+    packed: list[tuple[str, Expression]], edits: Mapping[str, CodebookEdit]
 ) -> Iterator[Change]:
     for leaf, edit in _chosen(_leaf_names(packed), edits).items():
         yield leaf.name, leaf.codebook, torch.from_numpy(_edited(leaf, edit))
@@ -140,7 +141,7 @@ def _of_dense(model: Any, edits: Mapping[str, CodebookEdit]) -> Iterator[Change]
             yield name, parameter, source.evaluate(decode)
 
 
-def _leaf_names(sources: list[tuple[str, Source]]) -> dict[Any, list[str]]:
+def _leaf_names(sources: list[tuple[str, Expression]]) -> dict[Any, list[str]]:
     """What each clustered weight goes by: its own name, and those of parameters made of it."""
     names: dict[Any, list[str]] = {}
     for name, source in sources:
@@ -156,7 +157,7 @@ def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
     if not isinstance(value, np.ndarray):
         raise InputError(f"{weight.name}: {_described(value)} was given for a codebook")
     try:
-        check_values(value, tuple(weight.codebook.shape))
+        check_codebook(value, tuple(weight.codebook.shape))
         return value
     except InputError as error:
         raise InputError(f"{weight.name}: {error}") from error

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.plan import Clustered, Selection, plan_tensors
-from isotone.checkpoint.staging import refuse_inside, writing
-from isotone.checkpoint.tying import find_tied
+from isotone.calibration.statistics import INDEX_FILE, Statistics, text_file
+from isotone.checkpoint.source.tied import find_tied
+from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.pipeline.calibrated_job import SELF, collect_statistics, identity_of, runnable
-from isotone.pipeline.open_source import open_source
-from isotone.pipeline.statistics import INDEX_FILE, Statistics, text_file
+from isotone.models.open_source import open_source, runnable
+from isotone.pipeline.calibrated.rate_search import SELF, collect_statistics, identity_of
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
+from isotone.plan.tensors import Clustered, Selection, plan_tensors
 
 _JOB_FILE = "job.json"
 

@@ -9,41 +9,41 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.plan import (
-    Clustered,
-    TensorPlan,
-    Tied,
-    plan_shards,
-    plan_tensors,
-)
-from isotone.checkpoint.source import Source
-from isotone.checkpoint.staging import Staging, refuse_inside, writing
-from isotone.checkpoint.tying import find_tied
-from isotone.core.balance import ScaleRule
-from isotone.engine.local import Local
+from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.tied import find_tied
+from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
+from isotone.core.scales.balancing import ScaleRule
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
-from isotone.pipeline.allocation import Prices, price_for, survey
-from isotone.pipeline.calibrated_job import (
-    calibrated_price,
+from isotone.models.open_source import open_source, refuse_quantized
+from isotone.pipeline.allocate.each_matrix import Group
+from isotone.pipeline.allocate.importance import Importance
+from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
+from isotone.pipeline.calibrated.judge import Calibration
+from isotone.pipeline.calibrated.rate_search import (
+    calibrated_lambda,
     identity_of,
     judged,
     note_fallbacks,
     open_calibration,
     record_of,
 )
-from isotone.pipeline.calibration import Calibration
-from isotone.pipeline.damage import Damage
-from isotone.pipeline.each_matrix import Group
-from isotone.pipeline.open_source import open_source, refuse_quantized
-from isotone.pipeline.selecting import selection_of
-from isotone.pipeline.shards import assemble, compress_shards
 from isotone.pipeline.summary import CompressSummary, summarise
-from isotone.pipeline.vocabulary import has_row_per_token
+from isotone.pipeline.write.shards import assemble, compress_shards
+from isotone.plan.options import selection_of
+from isotone.plan.tensors import (
+    Clustered,
+    TensorPlan,
+    Tied,
+    plan_shards,
+    plan_tensors,
+)
+from isotone.plan.vocabulary import has_row_per_token
 
-_PRICE = "price"
+_LAMBDA = "price"
 
 
 def compress(
@@ -97,7 +97,7 @@ def compress(
         exclude=exclude,
         settings=settings,
     )
-    engine = engine or Local(n_threads=worker_count(workers))
+    engine = engine or LocalEngine(n_threads=worker_count(workers))
     source = open_source(model)
     refuse_quantized(source, model)
     refuse_inside(out, model)
@@ -128,8 +128,10 @@ def compress(
                 staging.discard()
                 raise
         if target is not None:
-            damage = Damage.assumed(source, tied_to)
-            plans = _priced(source, plans, target, damage, staging, engine, progress, known)
+            importance = Importance.assumed(source, tied_to)
+            plans = _with_lambda(
+                source, plans, target, importance, staging, engine, progress, known
+            )
         elif known is not None:
             judged(known, _groups(plans), staging, engine, progress)
         shards = plan_shards(plans)
@@ -161,29 +163,31 @@ def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:
     return replace(plan, settings=replace(plan.settings, scale=ScaleRule.ROW))
 
 
-def _priced(
+def _with_lambda(
     source: Source,
     plans: list[TensorPlan],
     bits: float,
-    damage: Damage,
+    importance: Importance,
     staging: Staging,
     engine: Engine,
     progress: Progress,
     calibration: Calibration | None,
 ) -> list[TensorPlan]:
     """The plans at the price that leads to so many bits; a resumed run finds the price again."""
-    price = staging.note(_PRICE)
-    if price is None:
+    lambda_ = staging.note(_LAMBDA)
+    if lambda_ is None:
         groups = _groups(plans)
         if calibration is None:
-            with survey(engine, source, groups, damage, progress) as bits_at:
-                price = price_for(bits, bits_at)
+            with rate_probe(engine, source, groups, importance, progress) as bits_at:
+                lambda_ = lambda_for(bits, bits_at)
         else:
-            price = calibrated_price(calibration, source, groups, bits, damage, engine, progress)
+            lambda_ = calibrated_lambda(
+                calibration, source, groups, bits, importance, engine, progress
+            )
             note_fallbacks(calibration, staging)
-        staging.take_note(_PRICE, price)
-    prices = Prices(price, damage)
-    return [prices.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
+        staging.take_note(_LAMBDA, lambda_)
+    lambdas = SharedLambda(lambda_, importance)
+    return [lambdas.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
 
 
 def _groups(plans: list[TensorPlan]) -> list[Group]:

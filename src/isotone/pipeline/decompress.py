@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.checkpoint.compressed_config import dense_config
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.dense_shard import DenseShard
-from isotone.checkpoint.location import locate, locate_found
-from isotone.checkpoint.manifest import Record
-from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_FILE
-from isotone.checkpoint.scratch import Scratch, new_scratch
-from isotone.checkpoint.small_files import json_bytes, weight_index, write_small_files
-from isotone.checkpoint.source import TensorInfo
-from isotone.checkpoint.staging import Staging, refuse_inside, writing
-from isotone.engine.local import Local
+from isotone.checkpoint.compressed.config import dense_config
+from isotone.checkpoint.compressed.decode import restored
+from isotone.checkpoint.compressed.manifest import Record
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.dense_shard import DenseShard
+from isotone.checkpoint.files.location import locate, locate_found
+from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.source.source import TensorInfo
+from isotone.checkpoint.staging.scratch import Scratch, new_scratch
+from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
+from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
-from isotone.engine.tasks import Engine, alone
+from isotone.engine.tasks import Engine, independent
 from isotone.engine.threads import Threads, worker_count
-from isotone.pipeline.restore import restored
 from isotone.pipeline.summary import tree_bytes
 
 
@@ -49,7 +49,7 @@ def decompress(
     after the last finished shard. workers, engine: see compress. Raises InputError and FormatError.
     """
     started = time.monotonic()
-    engine = engine or Local(n_threads=worker_count(workers))
+    engine = engine or LocalEngine(n_threads=worker_count(workers))
     source = CompressedDirectory.open(locate_found(directory))
     refuse_inside(out, directory)
     shards = source.manifest.by_shard
@@ -62,7 +62,7 @@ def decompress(
         progress.advance(done)
         arguments = (source, staging.directory, engine.n_threads)
         with engine.start(_Decompressor, arguments, progress) as team:
-            for name, scratch in team.results(alone(missing)):
+            for name, scratch in team.results(independent(missing)):
                 staging.finish(name, scratch, {})
         small = source.small_files()
         small[CONFIG_FILE] = json_bytes(dense_config(source.config))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.location import locate_found
-from isotone.checkpoint.manifest import ClusteredRecord, KeptRecord
-from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.location import locate_found
 from isotone.core.movement import Movement
+from isotone.core.values import Values
 from isotone.errors import InputError
 
 
@@ -77,10 +77,8 @@ def _report(opened: CompressedDirectory, record: ClusteredRecord, n_protected: i
     return TensorReport(record, _farthest(tensor, record, n_protected), movement)
 
 
-def _farthest(
-    tensor: ClusteredTensor, record: ClusteredRecord, n: int
-) -> tuple[ProtectedWeight, ...]:
-    values = tensor.float_format.widen(tensor.protected_value).astype(np.float64)
+def _farthest(tensor: Values, record: ClusteredRecord, n: int) -> tuple[ProtectedWeight, ...]:
+    values = tensor.float_format.upcast(tensor.protected_value).astype(np.float64)
     deviations = (values - record.mean) / (record.standard_deviation or 1.0)
     order = np.argsort(-np.abs(deviations), kind="stable")[:n]
     return tuple(

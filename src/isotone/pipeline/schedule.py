@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.checkpoint.model_directory import CONFIG_FILE, INDEX_SUFFIX
-from isotone.checkpoint.plan import Clustered, Selection, Shard, Tied, plan_shards, plan_tensors
-from isotone.checkpoint.source import Source
-from isotone.checkpoint.tying import find_tied
+from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_SUFFIX
+from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.tied import find_tied
 from isotone.errors import InputError
-from isotone.pipeline.open_source import open_source, refuse_quantized
+from isotone.models.open_source import open_source, refuse_quantized
+from isotone.plan.tensors import Clustered, Selection, Shard, Tied, plan_shards, plan_tensors
 
 NODE_BYTES_PER_SECOND = 1e9
 """Dense bytes that a node is assumed to read and compress: what one 10 Gbit/s link carries."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.location import is_remote, locate_found, stored_bytes
-from isotone.checkpoint.manifest import ClusteredRecord
+from isotone.checkpoint.compressed.manifest import ClusteredRecord
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.location import is_remote, locate_found, stored_bytes
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,25 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from isotone.checkpoint.compressed_config import dense_config
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.location import locate_found
-from isotone.checkpoint.manifest import (
+from isotone.checkpoint.compressed.config import dense_config
+from isotone.checkpoint.compressed.decode import restored
+from isotone.checkpoint.compressed.manifest import (
     MANIFEST_FILE,
     ClusteredRecord,
     FileRecord,
     Record,
     check_file,
 )
-from isotone.checkpoint.source import Source, TensorInfo
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.location import locate_found
+from isotone.checkpoint.source.source import Source, TensorInfo
 from isotone.core.float_format import FloatFormat
-from isotone.engine.local import Local
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
-from isotone.engine.tasks import Engine, alone
+from isotone.engine.tasks import Engine, independent
 from isotone.engine.threads import Threads, worker_count
 from isotone.errors import FormatError, InputError
-from isotone.pipeline.open_source import open_source
-from isotone.pipeline.restore import restored
+from isotone.models.open_source import open_source
 
 DISTORTION_TOLERANCE = 1e-9
 """Relative: the recorded distortion is summed over distinct values, this one over weights."""
@@ -69,7 +69,7 @@ def verify(
     path = locate_found(directory)
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(f"{path}: has no isotone.json; expected a directory that isotone wrote")
-    engine = engine or Local(n_threads=worker_count(workers))
+    engine = engine or LocalEngine(n_threads=worker_count(workers))
     source = None if against is None else open_source(against)
     try:
         opened = CompressedDirectory.open(path.absolute())  # workers may be elsewhere
@@ -80,7 +80,7 @@ def verify(
     progress.begin("verifying", sum(record.dense_bytes for record in stored))
     found: dict[str, list[str]] = {}  # by files and tensors
     with engine.start(_Verifier, (opened, source, engine.n_threads), progress) as team:
-        for _, problems in team.results(alone(_portions(files, opened.manifest.by_shard))):
+        for _, problems in team.results(independent(_portions(files, opened.manifest.by_shard))):
             found |= problems
     order = [*(str(file) for file, _ in files), *(record.name for record in stored)]
     failures = [problem for what in order for problem in found[what]]
@@ -183,8 +183,8 @@ def _compare_distortion(record: ClusteredRecord, found: float) -> Iterator[str]:
 def _squared_error(
     dense: NDArray[np.uint8], restored_bytes: NDArray[np.uint8], float_format: FloatFormat
 ) -> float:
-    before = float_format.widen(dense.view(float_format.bits_dtype)).astype(np.float64)
-    after = float_format.widen(restored_bytes.view(float_format.bits_dtype)).astype(np.float64)
+    before = float_format.upcast(dense.view(float_format.bits_dtype)).astype(np.float64)
+    after = float_format.upcast(restored_bytes.view(float_format.bits_dtype)).astype(np.float64)
     return float(np.square(before - after).sum())
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.clustered_tensor import ClusteredTensor, factors
+from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.study.affine import CORRECTIONS, at_error, corrected
 from isotone.study.comparison import Comparison, compare_codebooks
 from isotone.study.edits import EDITS, Edit
@@ -115,12 +115,12 @@ def _others(
 
 def _masses(tensor: ClusteredTensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Counts and squares, see Matrix."""
-    ranks = tensor.assignments.reshape(tensor.n_matrices, -1)
+    ranks = tensor.ranks.reshape(tensor.n_matrices, -1)
     follows = np.ones(ranks.size, bool)
     follows[tensor.protected_index] = False
     counts, squares = np.empty((2, tensor.n_matrices, tensor.k))
     for number, free in enumerate(follows.reshape(ranks.shape)):
-        row, column = factors(tensor, number)
+        row, column = tensor.values.scales(number)
         weights = ((row**2)[:, None] * column**2).reshape(-1) * free
         counts[number] = np.bincount(ranks[number], free, tensor.k)
         squares[number] = np.bincount(ranks[number], weights, tensor.k)

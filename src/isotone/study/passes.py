@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.evaluate.scoring import (
+from isotone.evaluation.scoring import (
     Expected,
     TokenComparison,
     batch_size,
@@ -30,9 +30,9 @@ from isotone.evaluate.scoring import (
     logits_of,
     scoring_mode,
 )
-from isotone.evaluate.windows import Tokens
-from isotone.models.blocks import blocks
-from isotone.models.weight_source import replaced
+from isotone.models.layers import blocks
+from isotone.models.lazy.expression import replaced
+from isotone.models.windows import Tokens
 from isotone.study.record import Drift
 
 _ENTRIES, _SQUARES, _SUM, _TOKENS, _LOG_GROWTH, _COSINE = range(6)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.engine.local import Local
+from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, Team
 from isotone.errors import InputError
-from isotone.evaluate.journal import Journal, difference
+from isotone.evaluation.journal import Journal, difference
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
 from isotone.study.record import Provenance, Record, Run, parse_record
@@ -61,7 +61,7 @@ def run_study(
     """
     started = time.monotonic()
     progress, results = progress or Silent(), Path(results).absolute()
-    engine = engine or Local(workers)
+    engine = engine or LocalEngine(workers)
     sources = Sources.open(plan, model, text, engine, dtype, device, progress)
     sources.refuse_inside(results)
     with Journal.open(results, RUNS_FILE, parse_record, "isotone study") as journal:

@@ -14,17 +14,17 @@ from typing import Self
 import numpy as np
 import torch
 
-from isotone.checkpoint import staging
-from isotone.checkpoint.compressed_directory import CompressedDirectory
-from isotone.checkpoint.manifest import MANIFEST_FILE
-from isotone.checkpoint.model_directory import ModelDirectory
+from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.source.model_directory import ModelDirectory
+from isotone.checkpoint.staging import staging
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine, Needs
 from isotone.errors import InputError
-from isotone.evaluate.loading import ModelFiles, check_context, check_tokens, open_files
-from isotone.evaluate.provenance import model_hash, text_hash
-from isotone.evaluate.tasks import prepare_tasks
-from isotone.evaluate.windows import Tokens, cut_windows, encode, read_text
+from isotone.evaluation.provenance import model_hash, text_hash
+from isotone.evaluation.tasks import prepare_tasks
+from isotone.models.model_files import ModelFiles, check_context, check_tokens, open_files
+from isotone.models.windows import Tokens, cut_windows, encode, read_text
 from isotone.pipeline.compress import compress
 from isotone.study.edits import EDITS
 from isotone.study.plan import EditChoice, Plan

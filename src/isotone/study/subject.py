@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.compressed_directory import CompressedDirectory
+from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.evaluate.divergence import divergence
-from isotone.evaluate.loading import load_model, open_files
-from isotone.evaluate.perplexity import perplexity
-from isotone.evaluate.scoring import TokenComparison
-from isotone.evaluate.tasks import prepare_tasks, run_tasks
-from isotone.evaluate.windows import Tokens
+from isotone.evaluation.divergence import divergence
+from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.scoring import TokenComparison
+from isotone.evaluation.tasks import prepare_tasks, run_tasks
+from isotone.models.model_files import load_model, open_files
 from isotone.models.swap import hold_ranks, swapped
+from isotone.models.windows import Tokens
 from isotone.study.comparison import Comparison
 from isotone.study.edits import EDITS
 from isotone.study.matrices import Edited, Matrix, edit_matrices

@@ -1,0 +1,178 @@
+"""Staging in an object store, which has neither renames nor locks, only whole objects.
+
+OUT.partial/ holds the job, notes, small files, the scratch of every attempt at a part, and for each
+finished part a record that names its scratch. To publish is to have the store copy parts and small
+files to OUT, isotone.json last (of a dense model config.json), and to delete OUT.partial/.
+
+What holds at any moment, whoever is killed:
+- An object is there whole or not at all; a part is finished when its record is there.
+- OUT/isotone.json is there only when all that it lists is. Where an older OUT is replaced, its
+  isotone.json is the first to go: until the new one is there, OUT is nothing.
+- A run that was killed, while it published too, goes on when it is started again.
+- Only what carries isotone's marker is ever removed or replaced.
+- Of two runs the later one goes on with the work and the earlier one stops when it next finishes a
+  part or publishes, for no store tells a dead run's lock from a live one's. Two that do the same
+  job write the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
+from isotone.checkpoint.files.location import key, reaching, store
+from isotone.checkpoint.source.model_directory import CONFIG_FILE
+from isotone.checkpoint.staging.scratch import Scratch
+from isotone.checkpoint.staging.staging import (
+    MARKER_FILE,
+    Staging,
+    foreign,
+    refuse_existing,
+    writing,
+)
+from isotone.errors import InputError
+
+_OWNER_FILE = ".owner"
+_PUBLISHING_FILE = ".publishing"
+_LAST = (CONFIG_FILE, MANIFEST_FILE)
+
+
+class RemoteStaging(Staging):
+    """Staging under the prefix OUT.partial/ of an object store."""
+
+    def __init__(self, out: Path, *, overwrite: bool) -> None:
+        super().__init__(out, overwrite=overwrite)
+        self._owner = secrets.token_hex(16).encode()
+        self._files: dict[str, Path] = {}  # of the result, by the names that they will have
+
+    @classmethod
+    @contextmanager
+    def begin(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Self]:
+        """See Staging.open."""
+        if not out.name:
+            raise InputError(f"{out}: is all of a store or a bucket; expected a path in it")
+        staging = cls(out, overwrite=overwrite)
+        with writing(out):
+            staging._refuse_existing()
+            staging._refuse_foreign()
+            staging._refuse_other(job)
+            staging.write(_OWNER_FILE, staging._owner)
+            staging._adopt(job)
+            yield staging
+
+    def record(self, name: str) -> Any | None:  # noqa: ANN401 (JSON)
+        content = self._read(f".{name}.json")
+        if content is None:
+            return None
+        finished = json.loads(content)
+        path = self.directory / finished["scratch"]
+        with reaching(path):
+            if not store(path).exists(key(path)):
+                return None
+        self._files[name] = path
+        return finished["record"]
+
+    def finish(self, name: str, scratch: Scratch, record: Any) -> None:  # noqa: ANN401 (JSON)
+        self._check_owner()
+        finished = {"scratch": scratch.path.name, "record": record}
+        self.write(f".{name}.json", json.dumps(finished).encode())
+        self._files[name] = scratch.path
+
+    def part(self, name: str) -> Path:
+        return self._files[name]
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.directory / name
+        _write(path, content)
+        if not name.startswith("."):
+            self._files[name] = path
+
+    def discard(self) -> None:
+        with writing(self.out):
+            _remove(self.directory, _names(self.directory))
+
+    def publish(self) -> None:
+        """Turn OUT.partial into OUT, in place of an older OUT where overwriting."""
+        self._check_owner()
+        self._refuse_existing()
+        self.write(_PUBLISHING_FILE, b"")
+        old = _names(self.out)
+        for name in [name for name in reversed(_LAST) if name in old]:
+            _remove_one(self.out / name)
+        _write(self.out / MARKER_FILE, b"")
+        _remove(self.out, old.difference(_LAST, {MARKER_FILE}))
+        last = [name for name in _LAST if name in self._files]
+        self._copy([name for name in self._files if name not in last])
+        for name in last:
+            self._check_owner()
+            self._copy([name])
+        _remove_one(self.directory / _PUBLISHING_FILE)
+        _remove(self.directory, _names(self.directory))
+
+    def _read(self, name: str) -> bytes | None:
+        path = self.directory / name
+        try:
+            with reaching(path):
+                return bytes(store(path).cat_file(key(path)))
+        except FileNotFoundError:
+            return None
+
+    def _clear(self) -> None:
+        self.write(MARKER_FILE, b"")
+        _remove(self.directory, _names(self.directory) - {MARKER_FILE, _OWNER_FILE})
+
+    def _copy(self, names: Sequence[str]) -> None:
+        """Have the store copy files of the result to OUT."""
+        with reaching(self.out):
+            targets = [key(self.out / name) for name in names]
+            store(self.out).copy([key(self._files[name]) for name in names], targets)
+
+    def _check_owner(self) -> None:
+        if self._read(_OWNER_FILE) != self._owner:
+            raise InputError(
+                f"{self.directory}: another isotone was started and goes on with this work; this "
+                "one stops"
+            )
+
+    def _refuse_foreign(self) -> None:
+        names = _names(self.directory)
+        late = {n for n in names if n.startswith(".") and n.endswith(".tmp")}  # of lost workers
+        if names - late - {_OWNER_FILE} and MARKER_FILE not in names:
+            raise foreign(self.directory)
+
+    def _refuse_existing(self) -> None:
+        names = _names(self.out)
+        own = MARKER_FILE in names
+        if names and not (own and self._read(_PUBLISHING_FILE) is not None):
+            refuse_existing(self.out, own=own, overwrite=self._overwrite)
+
+
+def _names(directory: Path) -> set[str]:
+    """All that is under a prefix, relative to it; an object at the prefix itself is ''."""
+    with reaching(directory):
+        found = store(directory).find(key(directory))
+    return {path.removeprefix(key(directory)).removeprefix("/") for path in found}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with reaching(path):
+        store(path).pipe_file(key(path), content)
+
+
+def _remove(directory: Path, names: Iterable[str]) -> None:
+    """Remove many at once, in any order."""
+    paths = [key(directory / name) for name in names]
+    if paths:
+        with reaching(directory):
+            store(directory).rm(paths)
+
+
+def _remove_one(path: Path) -> None:
+    """Remove one and be sure of it, which s3fs does not tell of many."""
+    with reaching(path):
+        store(path).rm_file(key(path))

@@ -1,0 +1,191 @@
+"""A dense model on its windows, and compressions of it measured beside it, one at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from isotone.calibration.statistics import INDEX_FILE
+from isotone.checkpoint.source.model_directory import ModelDirectory
+from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.engine.progress import Progress
+from isotone.errors import InputError
+from isotone.evaluation.divergence import divergence
+from isotone.evaluation.estimates import Estimate
+from isotone.evaluation.frontier.results import Point, Protocol
+from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.provenance import text_hash
+from isotone.evaluation.scoring import compare, score
+from isotone.models.model_files import load_model, open_files
+from isotone.models.windows import Tokens
+from isotone.pipeline.calibrate import calibrate
+from isotone.pipeline.calibrated.rate_search import identity_of
+from isotone.pipeline.compress import compress
+
+_QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compress: the line of the chart it belongs to, its name there, and arguments."""
+
+    family: str
+    label: str
+    arguments: dict[str, Any] = field(hash=False)
+
+
+DENSE = Variant("dense", "dense", {})
+"""The model as it is."""
+
+
+class _Noted:
+    """Stages of one variant, told beside the stage that counts the variants."""
+
+    def __init__(self, progress: Progress, about: str) -> None:
+        self._progress, self._about = progress, about
+
+    def begin(self, what: str, total: int, unit: str = "bytes") -> None:  # noqa: ARG002
+        self._progress.note(f"{self._about}: {what}")
+
+    def advance(self, n: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class Bench:
+    """A worker that holds a dense model in memory and measures what is made of it."""
+
+    def __init__(
+        self,
+        source: ModelDirectory,
+        windows: Tokens,
+        protocol: Protocol,
+        *,
+        scratch: Path,
+        statistics: Path,
+        device: str,
+        n_threads: int,
+    ) -> None:
+        """Load the dense model.
+
+        scratch: a directory for models while they are measured. statistics: one for those of
+        calibrated variants, which the first of them collects.
+        """
+        self._source, self._windows, self._protocol = source, windows, protocol
+        self._scratch, self._statistics = scratch, statistics
+        self._device, self._n_threads = device, n_threads
+        self._dense = self._load(source.directory)
+
+    def __call__(self, variant: Variant, progress: Progress) -> Point:
+        """Compress to files, load them as a user would, and judge what they hold.
+
+        DENSE is the model as it is; raises InputError where it gives no finite numbers itself.
+        """
+        stages = _Noted(progress, f"{variant.family}, {variant.label}")
+        if variant == DENSE:
+            return self._measure_dense(stages)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._scratch) as scratch:
+            return self._measure(variant, Path(scratch) / "model", stages)
+
+    def _measure_dense(self, progress: Progress) -> Point:
+        judged = perplexity(score(self._dense, self._windows, progress=progress).loss)
+        return self._point(
+            DENSE,
+            kind="dense",
+            bits_per_weight=8.0 * _bytes_per_weight(self._source),
+            relative_distortion=0.0,
+            output_bytes=self._source.n_bytes,
+            seconds=0.0,
+            kl=0.0,
+            top1_agreement=1.0,
+            **_perplexity(judged.perplexity),
+        )
+
+    def _measure(self, variant: Variant, out: Path, progress: Progress) -> Point:
+        arguments = variant.arguments
+        if "calibrate" in arguments:
+            collected = self._collect(arguments["calibrate"], self._statistics, progress)
+            arguments = {**arguments, "calibrate": collected}
+        summary = compress(
+            self._source.directory,
+            out,
+            **arguments,
+            include=self._protocol.include,
+            exclude=self._protocol.exclude,
+            workers=self._n_threads,
+            progress=progress,
+        )
+        progress.begin("loading", 0)
+        quality = self._quality(self._load(out), progress)
+        return self._point(
+            variant,
+            kind="swept",
+            bits_per_weight=summary.bits_per_weight,
+            relative_distortion=summary.relative_distortion,
+            output_bytes=summary.output_bytes,
+            seconds=summary.seconds,
+            **quality,
+        )
+
+    def _collect(self, text: str, statistics: Path, progress: Progress) -> Path:
+        """Statistics of the model on a text; those of another text lie beside them."""
+        where = statistics / text_hash(json.dumps(identity_of(text), sort_keys=True))[:16]
+        if not (where / INDEX_FILE).exists():
+            globs = {"include": self._protocol.include, "exclude": self._protocol.exclude}
+            calibrate(self._source.directory, where, text=text, **globs, progress=progress)
+        return where
+
+    def _load(self, directory: Path) -> PreTrainedModel:
+        return load_model(open_files(directory), dtype=self._protocol.dtype, device=self._device)
+
+    def _quality(self, model: PreTrainedModel, progress: Progress) -> dict[str, float | None]:
+        try:
+            tokens = compare(model, self._dense, self._windows, progress=progress)
+        except InputError:  # no finite numbers: the dense model gave them, so this one collapsed
+            return dict.fromkeys(
+                ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
+            )
+        summary = divergence(tokens)
+        return {
+            "kl": summary.kl.value,
+            "top1_agreement": summary.top1_agreement.value,
+            **_perplexity(perplexity(tokens.loss).perplexity),
+        }
+
+    def _point(self, variant: Variant, **figures: Any) -> Point:  # noqa: ANN401 (Point's fields)
+        return Point(
+            family=variant.family,
+            label=variant.label,
+            arguments=variant.arguments,
+            n_tokens=len(self._windows) * (self._windows.shape[1] - 1),
+            protocol=self._protocol,
+            device=self._device,
+            torch=version("torch"),
+            transformers=version("transformers"),
+            **figures,
+        )
+
+
+def _perplexity(estimate: Estimate) -> dict[str, float | None]:
+    """JSON has no nan and no infinity: null there."""
+    values = {"perplexity": estimate.value, "perplexity_standard_error": estimate.standard_error}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _bytes_per_weight(source: ModelDirectory) -> int:
+    """Those of the dtype that most weights are stored in; norms are often wider."""
+    weights: Counter[str] = Counter()
+    for tensor in source.tensors:
+        weights[tensor.dtype] += tensor.n_weights
+    return DTYPE_BYTES[weights.most_common(1)[0][0]]

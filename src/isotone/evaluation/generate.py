@@ -1,0 +1,152 @@
+"""Text from a model, piece by piece as its tokens come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from isotone.errors import InputError
+from isotone.evaluation.scoring import scoring_mode
+from isotone.models.model_files import ModelFiles, check_context, load_model, open_files
+
+Listener = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """text: what follows the prompt. n_tokens: new ones, the end-of-text token included."""
+
+    text: str
+    n_prompt_tokens: int
+    n_tokens: int
+    seconds: float
+
+
+class TextPieces:
+    """A streamer of transformers that passes text on as soon as it cannot change any more.
+
+    The pieces joined are the decoding of all tokens. A token may be half a character, and a
+    tokenizer may drop a leading space, so each piece is the difference of two decodings that both
+    start at the same earlier token: the method of vLLM and text-generation-inference.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, listener: Listener | None = None
+    ) -> None:
+        self._tokenizer, self._listener = tokenizer, listener
+        self._tokens: list[int] = []
+        self._start = self._read = 0
+        self._prompt_seen = False
+        self.pieces: list[str] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Token ids; the first call brings the prompt's, which are not repeated."""
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        self._tokens.extend(value.flatten().tolist())
+        before, after = self._decode(self._read), self._decode(len(self._tokens))
+        if len(after) > len(before) and not after.endswith("\ufffd"):
+            self._pass_on(after[len(before) :])
+            self._start, self._read = self._read, len(self._tokens)
+
+    def end(self) -> None:
+        """No more tokens: pass on what was held back."""
+        rest = self._decode(len(self._tokens))[len(self._decode(self._read)) :]
+        if rest:
+            self._pass_on(rest)
+
+    def _decode(self, stop: int) -> str:
+        return str(
+            self._tokenizer.decode(self._tokens[self._start : stop], skip_special_tokens=True)
+        )
+
+    def _pass_on(self, piece: str) -> None:
+        self.pieces.append(piece)
+        if self._listener is not None:
+            self._listener(piece)
+
+
+def generate(
+    model: str | Path,
+    prompt: str,
+    *,
+    chat: bool = False,
+    max_tokens: int = 128,
+    temperature: float = 0.0,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    listener: Listener | None = None,
+) -> Generation:
+    """Continue a prompt, or answer it as one chat turn through the tokenizer's template.
+
+    model: a dense or clustered directory, or a hub id. temperature: 0 takes the likeliest token
+    each time; above, tokens are drawn with `seed`, within the top-k and top-p that the model's
+    generation_config names. listener: called with each piece of text as it comes.
+    Raises InputError and FormatError.
+    """
+    if max_tokens < 1:
+        raise InputError(f"max tokens {max_tokens}: expected 1 or more")
+    if not 0.0 <= temperature < float("inf"):
+        raise InputError(f"temperature {temperature}: expected 0 or more")
+    files = open_files(model)
+    inputs = _encode(files, prompt, chat=chat)
+    n_prompt = inputs["input_ids"].shape[1]
+    what = f"a prompt of {n_prompt} and {max_tokens} new ones"
+    check_context(files, n_prompt + max_tokens, what)
+    loaded = load_model(files, dtype=dtype, device=device)
+    pieces = TextPieces(files.tokenizer, listener)
+    started = time.monotonic()
+    with scoring_mode(loaded), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        output = loaded.generate(
+            **{name: ids.to(loaded.device) for name, ids in inputs.items()},
+            max_new_tokens=max_tokens,
+            streamer=pieces,
+            **_choice(loaded.generation_config, temperature),
+        )
+    return Generation(
+        text="".join(pieces.pieces),
+        n_prompt_tokens=n_prompt,
+        n_tokens=output.shape[1] - n_prompt,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _encode(files: ModelFiles, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
+    tokenizer = files.tokenizer
+    if chat:
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"{files.directory}: its tokenizer has no chat template; leave out --chat to "
+                "continue the prompt as plain text"
+            )
+        encoded = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    else:
+        encoded = tokenizer(prompt, return_tensors="pt")
+    if encoded["input_ids"].shape[1] == 0:
+        raise InputError("the prompt is empty; give at least one token")
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def _choice(settings: GenerationConfig, temperature: float) -> dict[str, Any]:
+    """The arguments of transformers' generate that say how the next token is chosen."""
+    end = settings.eos_token_id[0] if isinstance(settings.eos_token_id, list) else None
+    end, padding = end or settings.eos_token_id, settings.pad_token_id
+    choice: dict[str, Any] = {"pad_token_id": end if padding is None else padding}
+    if temperature > 0.0:
+        return choice | {"do_sample": True, "temperature": temperature}
+    # A model's own sampling settings, left in, would draw a warning each.
+    return choice | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

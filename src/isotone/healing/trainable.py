@@ -1,0 +1,199 @@
+"""Opens parts of a packed model for training, and takes what they became out again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils import parametrize
+
+from isotone.checkpoint.compressed.manifest import Manifest
+from isotone.checkpoint.overlay.change import Change
+from isotone.errors import InputError
+from isotone.healing.coordinates import Ascending, Factor, Free, Gain
+from isotone.healing.order import strictly_ascending
+from isotone.models.packed.modules import clustered_weights
+from isotone.models.packed.weight import ClusteredWeight
+from isotone.models.plugin.checkpoint_tensors import TORCH_DTYPES
+
+PARTS = ("codebook", "scale", "norm")
+ORDERS = ("keep", "free")
+
+_RATES = {"codebook": 1.0, "scale": 0.25, "norm": 0.25}
+"""Learning rates of the parts, relative to that of codebooks: a factor moves all of its weights."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm's weight or bias: a parameter of a module.
+
+    dtype: in which the model has it; stored: in which its file does.
+    """
+
+    module: nn.Module
+    parameter: str
+    dtype: torch.dtype
+    stored: torch.dtype
+
+    @property
+    def value(self) -> torch.Tensor:
+        """As it is now."""
+        tensor: torch.Tensor = getattr(self.module, self.parameter)
+        return tensor.detach()
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What is trained of a model.
+
+    weights: the clustered tensors, whose codebooks and factors may be open. norms: by the name of
+    the checkpoint's tensor, where it is in the model. groups: for an optimiser;
+    coordinates, see coordinates.py, with their learning rate relative to codebooks'.
+    """
+
+    weights: tuple[ClusteredWeight, ...]
+    norms: dict[str, Norm]
+    groups: tuple[tuple[list[nn.Parameter], float], ...]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All coordinates, in a fixed order."""
+        return [parameter for group, _ in self.groups for parameter in group]
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def restore_order(self) -> None:
+        """Bring free codebooks to the nearest ascending ones, as they are going to be written."""
+        for weight in self.weights:
+            if parametrize.is_parametrized(weight, "codebook"):
+                ascending = torch.from_numpy(strictly_ascending(_numpy(weight.codebook)))
+                weight.codebook = ascending.to(weight.device)
+
+    def changes(self) -> list[Change]:
+        """What was opened, as it is now."""
+        opened = [w for w in self.weights if parametrize.is_parametrized(w)]
+        norms = self.norms.items()
+        return [_change(weight) for weight in opened] + [
+            Change(name, kept=_bytes(norm.value.to(norm.stored))) for name, norm in norms
+        ]
+
+
+def check_parts(manifest: Manifest, parts: Collection[str], order: str) -> None:
+    """Raise InputError for an unknown part or order, and for parts that a directory has none of."""
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown or not parts:
+        raise InputError(f"train is {','.join(parts)!r}; expected some of {','.join(PARTS)}")
+    if order not in ORDERS:
+        raise InputError(f"order is {order!r}; expected {' or '.join(ORDERS)}")
+    if "scale" in parts and all(record.scale == "none" for record in manifest.clustered):
+        raise InputError("train names 'scale', and this model has no factors; leave it out")
+
+
+def open_for_training(
+    model: nn.Module, manifest: Manifest, parts: Collection[str], order: str
+) -> Trainable:
+    """Freeze a packed model but for some parts of it.
+
+    manifest: of the directory that it was loaded from. parts: of PARTS. order: `keep` or `free`.
+    A codebook whose weights all have one rank is left alone: it has no order.
+    Raises InputError as check_parts does, where nothing is left to train, and where a norm is none
+    of the checkpoint's tensors.
+    """
+    check_parts(manifest, parts, order)
+    model.requires_grad_(False)
+    weights = tuple(clustered_weights(model))
+    opened: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
+    norms = dict(_norms(model, manifest)) if "norm" in parts else {}
+    for weight in weights:
+        if "codebook" in parts:
+            opened["codebook"] += _open_codebook(weight, order)
+        if "scale" in parts:
+            opened["scale"] += _open_factors(weight)
+    for norm in norms.values():
+        setattr(norm.module, norm.parameter, nn.Parameter(norm.value.float()))
+        gain = Gain(norm.value, norm.stored, norm.dtype)
+        opened["norm"].append(_open(norm.module, norm.parameter, gain))
+    for part in PARTS:
+        if part in parts and not opened[part]:
+            raise InputError(f"train names {part!r}, and this model has none; leave it out")
+    groups = tuple((opened[part], _RATES[part]) for part in PARTS if opened[part])
+    return Trainable(weights, norms, groups)
+
+
+def _open_codebook(weight: ClusteredWeight, order: str) -> list[nn.Parameter]:
+    codebook, counts = weight.codebook.detach(), _counts(weight)
+    if bool(((counts > 0).sum(-1) < 2).all()):
+        return []
+    kind = Ascending if order == "keep" else Free
+    return [_open(weight, "codebook", kind(codebook, counts.view(codebook.shape)))]
+
+
+def _open_factors(weight: ClusteredWeight) -> list[nn.Parameter]:
+    opened = []
+    for name in ("row_scale", "column_scale"):
+        stored = getattr(weight, name)
+        if stored is None:
+            continue
+        factors = weight.all_factors(name)
+        delattr(weight, name)
+        weight.register_parameter(name, nn.Parameter(factors))
+        opened.append(_open(weight, name, Factor(factors)))
+    return opened
+
+
+def _open(module: nn.Module, name: str, coordinates: nn.Module) -> nn.Parameter:
+    """Put coordinates in the place of a parameter; the only part of it that is trained."""
+    parametrize.register_parametrization(module, name, coordinates, unsafe=True)
+    parameter: nn.Parameter = module.parametrizations[name].original
+    return parameter.requires_grad_(True)
+
+
+def _counts(weight: ClusteredWeight) -> torch.Tensor:
+    """Weights of each rank, [matrices, k] int64; cost: unpacks the ranks, a byte a weight."""
+    ranks = weight.ranks().reshape(weight.n_matrices, -1)
+    k = weight.codebook.shape[-1]
+    return torch.stack([torch.bincount(row, minlength=k) for row in ranks])
+
+
+def _norms(model: nn.Module, manifest: Manifest) -> Iterator[tuple[str, Norm]]:
+    kept = {record.name: record for record in manifest.kept}
+    for path, module in model.named_modules():
+        if "norm" not in type(module).__name__.lower():
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{path}.{name}" if path else name
+            record = kept.get(full)
+            if record is None or record.shape != tuple(parameter.shape):
+                raise InputError(
+                    f"train names 'norm', and {full} of the model is none of the tensors that its "
+                    "directory keeps under this name; leave 'norm' out"
+                )
+            yield full, Norm(module, name, parameter.dtype, TORCH_DTYPES[record.dtype])
+
+
+def _change(weight: ClusteredWeight) -> Change:
+    opened = weight.parametrizations
+    return Change(
+        weight.name,
+        codebook=strictly_ascending(_numpy(weight.codebook)) if "codebook" in opened else None,
+        row_scale=_half(weight, "row_scale") if "row_scale" in opened else None,
+        column_scale=_half(weight, "column_scale") if "column_scale" in opened else None,
+    )
+
+
+def _half(weight: ClusteredWeight, name: str) -> NDArray[np.float16]:
+    """Factors at half precision, which is what Factor gives."""
+    return _numpy(getattr(weight, name)).astype(np.float16)
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return array
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    data: bytes = tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return data

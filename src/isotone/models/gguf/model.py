@@ -1,0 +1,192 @@
+"""What transformers makes of the header of a GGUF file: config, tokenizer, names and shapes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from isotone.checkpoint.gguf.file import GgufFile
+from isotone.checkpoint.gguf.header import GgufTensor
+from isotone.checkpoint.source.source import CompanionFile
+from isotone.core.float_format import FloatFormat
+from isotone.errors import InputError, IsotoneError, MissingExtraError
+from isotone.models.gguf.tensors import stored_format
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers.modeling_gguf_pytorch_utils import TensorProcessor
+
+_DTYPE_NAMES = {
+    FloatFormat.BF16: "bfloat16",
+    FloatFormat.F16: "float16",
+    FloatFormat.F32: "float32",
+}
+_MAX_CAUSE = 300
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """What transformers makes of a file's header."""
+
+    class_name: str
+    config_json: dict[str, Any]
+    companions: list[CompanionFile]
+    names: Mapping[str, str]  # of tensors, from GGUF to transformers
+    shapes: dict[str, tuple[int, ...]]  # of all tensors that the model would load
+    parameters: set[str]  # those that it cannot do without
+    processor: TensorProcessor
+    moves_rows_at_most: bool
+
+
+def read_model(file: GgufFile) -> GgufModel:
+    """Ask transformers what a file's header describes; reads no weights.
+
+    Takes seconds, most of them transformers' reading of the vocabulary. Raises InputError where it
+    cannot, naming the file and the architecture, and MissingExtraError without transformers.
+    """
+    architecture = file.architecture
+    loader = _transformers_loader()
+    try:
+        return _load_model(file, loader)
+    except IsotoneError:
+        raise
+    except Exception as error:  # their parser over a foreign file: it can raise anything
+        raise InputError(
+            f"{file.path}: transformers cannot read this GGUF file of architecture "
+            f"{architecture!r}: {_one_line(error)}; take the model's safetensors files if there "
+            "are any"
+        ) from error
+
+
+def _transformers_loader() -> ModuleType:
+    try:
+        import torch  # noqa: F401  transformers imports without it, and then lacks the models
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("reading a GGUF model", "models") from error
+    try:
+        from transformers import modeling_gguf_pytorch_utils as loader
+    except ImportError as error:
+        raise InputError(
+            f"transformers {transformers.__version__} has no modeling_gguf_pytorch_utils, which "
+            "reading a GGUF model needs; install transformers 5.23"
+        ) from error
+    module: ModuleType = loader
+    return module
+
+
+def _load_model(file: GgufFile, loader: ModuleType) -> GgufModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw_config = loader.load_gguf_checkpoint(str(file.path))["config"]
+    for key in _LAYER_COUNTS:
+        # Checked before anything is built for every layer that the file claims.
+        if raw_config.get(key, 0) > len(file.tensors):
+            raise InputError(
+                f"{file.path}: claims {raw_config[key]} layers and has {len(file.tensors)} tensors"
+            )
+    config = _newer_config(file) or AutoConfig.for_model(**raw_config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    processor_type = loader.TENSOR_PROCESSORS.get(file.architecture, loader.TensorProcessor)
+    processor = processor_type(raw_config)
+    tied = set(model.all_tied_weights_keys)
+    return GgufModel(
+        class_name=type(model).__name__,
+        config_json=_config_json(model, _model_format(file.tensors)),
+        companions=_companions(file.path, model),
+        names=loader.get_gguf_hf_weights_map(_Outline(model, 2), processor),
+        shapes={name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
+        parameters={name for name, _ in model.named_parameters(remove_duplicate=False)} - tied,
+        processor=processor,
+        moves_rows_at_most=processor_type is loader.LlamaTensorProcessor,
+    )
+
+
+def _newer_config(file: GgufFile) -> PreTrainedConfig | None:
+    """Read the config as transformers 5.23 does for some architectures; None for the others."""
+    from transformers import AutoConfig
+
+    try:
+        from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    except ImportError:
+        return None
+    if file.architecture not in GGUF_CONFIG_ARCHS:
+        return None
+    return AutoConfig.from_pretrained(str(file.path.parent), gguf_file=file.path.name)
+
+
+class _Outline:
+    """The upper modules of a model, for transformers' map of names.
+
+    It asks every module what its parameters would be called, though only a model's and its base
+    model's can have names, and prepares the names of all layers for every question.
+    """
+
+    def __init__(self, module: torch.nn.Module, depth: int) -> None:
+        self.config = getattr(module, "config", None)
+        self.state_dict = module.state_dict
+        self._module = module
+        self._depth = depth
+
+    def named_children(self) -> list[tuple[str, _Outline]]:
+        children = self._module.named_children() if self._depth else ()
+        return [(name, _Outline(child, self._depth - 1)) for name, child in children]
+
+
+def _companions(path: Path, model: PreTrainedModel) -> list[CompanionFile]:
+    with tempfile.TemporaryDirectory(prefix="isotone-gguf-") as name:
+        alone, out = Path(name, "alone"), Path(name, "out")
+        # Alone in a folder, so that no tokenizer beside the file is taken for the file's own.
+        alone.mkdir()
+        (alone / "model.gguf").symlink_to(path.resolve())
+        kind = _tokenizer_kind(model.config)
+        kind.from_pretrained(str(alone), gguf_file="model.gguf").save_pretrained(out)
+        if model.can_generate():
+            model.generation_config.save_pretrained(out)
+        return [
+            CompanionFile(file.relative_to(out).as_posix(), file.read_bytes())
+            for file in sorted(out.rglob("*"))
+            if file.is_file()
+        ]
+
+
+def _tokenizer_kind(config: PreTrainedConfig) -> type[PreTrainedTokenizerFast]:
+    """Choose as AutoTokenizer would, which would read the whole file again to know the config."""
+    from transformers import TOKENIZER_MAPPING, AutoTokenizer, PreTrainedTokenizerFast
+
+    kind: type[PreTrainedTokenizerFast] = TOKENIZER_MAPPING.get(
+        type(config), PreTrainedTokenizerFast
+    )
+    # The few others are chosen by more than the config, so they are left to AutoTokenizer.
+    return kind if issubclass(kind, PreTrainedTokenizerFast) else AutoTokenizer
+
+
+def _config_json(model: PreTrainedModel, dtype: FloatFormat) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=True))
+    for runtime_only in ("_name_or_path", "_model_name_or_path"):
+        content.pop(runtime_only, None)
+    content["architectures"] = [type(model).__name__]
+    content["dtype"] = _DTYPE_NAMES[dtype]
+    content["tie_word_embeddings"] = bool(model.config.tie_word_embeddings)
+    return dict(sorted(content.items()))
+
+
+def _model_format(tensors: Sequence[GgufTensor]) -> FloatFormat:
+    formats = {stored_format(tensor) for tensor in tensors}
+    # Norms are kept in F32 beside weights of 16 bits, so the narrower format is the model's.
+    narrow = (FloatFormat.BF16, FloatFormat.F16)
+    return next((each for each in narrow if each in formats), FloatFormat.F32)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:_MAX_CAUSE].rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,149 @@
+"""What a module of a packed model sees as its `weight`: a tensor that is decoded when it is used.
+
+It knows its shape, dtype and device for nothing; a linear layer hands its input to the clustered
+weight; an embedding decodes the rows it looks up; an index into a stack decodes one matrix. For
+everything else the dense weight is made, used and forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from isotone.models.lazy.expression import Expression, replaced
+from isotone.models.packed.weight import ClusteredWeight
+
+_FREE = {
+    torch.Tensor.shape.__get__,
+    torch.Tensor.dtype.__get__,
+    torch.Tensor.device.__get__,
+    torch.Tensor.ndim.__get__,
+    torch.Tensor.layout.__get__,
+    torch.Tensor.is_meta.__get__,
+    torch.Tensor.is_cuda.__get__,
+    torch.Tensor.is_sparse.__get__,
+    torch.Tensor.is_quantized.__get__,
+    torch.Tensor.requires_grad.__get__,
+    torch.Tensor.requires_grad.__set__,
+    torch.Tensor.grad_fn.__get__,
+    torch.Tensor.grad.__get__,
+    torch.Tensor.is_leaf.__get__,
+    torch.Tensor.dim,
+    torch.Tensor.size,
+    torch.Tensor.stride,
+    torch.Tensor.numel,
+    torch.Tensor.nelement,
+    torch.Tensor.element_size,
+    torch.Tensor.nbytes.__get__,
+    torch.Tensor.itemsize.__get__,
+    torch.Tensor.is_floating_point,
+    torch.Tensor.is_complex,
+    torch.Tensor.is_contiguous,
+    torch.Tensor.get_device,
+    torch.Tensor.requires_grad_,
+    torch.Tensor.__len__,
+    torch.Tensor.__hash__,
+    torch.is_floating_point,
+    torch.numel,
+}
+"""What a tensor says of itself without its values."""
+
+
+class Deferred(torch.Tensor):  # type: ignore[misc]
+    """A weight that is decoded when it is computed with."""
+
+    source: Expression
+
+    @staticmethod
+    def __new__(cls: Any, source: Expression) -> Any:
+        tensor = torch.Tensor._make_wrapper_subclass(
+            cls, source.shape, dtype=source.dtype, device=source.device
+        )
+        tensor.source = source
+        return tensor
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FREE:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        return cls._compute(func, args, kwargs)
+
+    @classmethod
+    def _compute(cls, func: Any, args: Any, kwargs: Any) -> Any:
+        shortcut = _SHORTCUTS.get(func)
+        result = shortcut(*args, **kwargs) if shortcut else None
+        return func(*dense(args), **dense(kwargs)) if result is None else result
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*dense(args), **dense(kwargs or {}))
+
+
+def _leaf(weight: Any) -> ClusteredWeight | None:
+    """The one clustered weight that a deferred weight is, if it is one."""
+    leaf: ClusteredWeight | None = weight.source.leaf if isinstance(weight, Deferred) else None
+    return leaf
+
+
+def _linear(inputs: Any, weight: Any, bias: Any = None) -> torch.Tensor | None:
+    leaf = _leaf(weight)
+    if leaf is None or isinstance(inputs, Deferred) or isinstance(bias, Deferred):
+        return None
+    return leaf.linear(inputs, bias)
+
+
+def _look_up(
+    ids: Any, weight: Any, _padding: Any = None, max_norm: Any = None, *_: Any, **options: Any
+) -> torch.Tensor | None:
+    leaf = _leaf(weight)
+    renormalises = options.get("max_norm", max_norm) is not None  # which changes the weight
+    if leaf is None or leaf.n_matrices != 1 or renormalises:
+        return None
+    return leaf.rows(ids)
+
+
+def _index(weight: Any, index: Any) -> torch.Tensor | None:
+    """One matrix of a stack, for an index that is a number; None for any other."""
+    if isinstance(index, torch.Tensor) and index.ndim == 0 and index.dtype == torch.int64:
+        index = int(index)
+    if type(index) is not int or not isinstance(weight, Deferred):
+        return None
+    return _one_matrix(weight.source, index) if 0 <= index < weight.source.shape[0] else None
+
+
+def _one_matrix(source: Expression, index: int) -> torch.Tensor | None:
+    """Seen through the two steps by which transformers' loader stacks and fuses experts."""
+    if source.leaf is not None:
+        return source.leaf.matrix(index) if source.leaf.n_matrices > 1 else None
+    call = source.call
+    assert call is not None
+    tensors, axis = call.arguments[0], call.keywords.get("dim", 0)
+    if len(call.arguments) > 1 or not isinstance(tensors, (list, tuple)):
+        return None
+    if not all(isinstance(tensor, Expression) for tensor in tensors):
+        return None
+    if call.function is torch.stack and axis == 0:
+        part: torch.Tensor = tensors[index].evaluate()
+        return part
+    if call.function is torch.cat and axis >= 1:
+        parts = [_one_matrix(tensor, index) for tensor in tensors]
+        return None if any(part is None for part in parts) else torch.cat(parts, dim=axis - 1)
+    return None
+
+
+_SHORTCUTS: dict[Any, Callable[..., torch.Tensor | None]] = {
+    functional.linear: _linear,
+    functional.embedding: _look_up,
+    torch.Tensor.__getitem__: _index,
+}
+"""What can be had without the whole dense weight; each gives None where it cannot."""
+
+
+def dense(value: Any) -> Any:
+    """The value with the dense weight in the place of each deferred one."""
+    return replaced(value, Deferred, lambda tensor: tensor.source.evaluate())

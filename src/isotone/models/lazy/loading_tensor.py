@@ -1,0 +1,97 @@
+"""Packed weights on their way through transformers' loader, in the place of dense ones.
+
+Moves and casts are passed on to them. Anything else that the loader does is noted and done anew
+whenever the weight is used. So every conversion that transformers has, and every one to come, works
+on packed weights; what cannot be noted is done at once, and leaves a dense weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, Record
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.models.lazy.deferred import Deferred, dense
+from isotone.models.lazy.expression import Call, Expression, UnreadWeight, replaced
+from isotone.models.packed.weight import read_clustered
+
+
+class Loading(Deferred):
+    """A packed weight on its way through transformers' loader; steps are noted, not taken."""
+
+    @classmethod
+    def _compute(cls, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in (torch.Tensor.detach, torch.Tensor.data.__get__):
+            return cls(args[0].source)
+        if func is torch.Tensor.to and isinstance(args[0], Loading):
+            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)
+            return cls(_moved(args[0].source, device, dtype))
+        if func is torch.Tensor.contiguous:
+            return args[0]
+        return _noted(func, args, kwargs)
+
+
+def packed_tensor(
+    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A clustered tensor of a directory as it will stay in memory; raises FormatError."""
+    assert isinstance(record, ClusteredRecord)
+    loading: Loading = Loading(Expression.of(read_clustered(directory, record)))
+    return loading
+
+
+def unread_tensor(
+    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A clustered tensor that only goes through the loader to see where it ends up."""
+    assert isinstance(record, ClusteredRecord)
+    loading: Loading = Loading(Expression.of(UnreadWeight(directory, record)))
+    return loading
+
+
+def _moved(source: Expression, device: Any, dtype: torch.dtype | None) -> Expression:
+    """The source elsewhere and in another dtype; its clustered weights follow in place."""
+    for leaf in source.leaves():
+        if device is not None:
+            leaf.to(device)
+    if source.leaf is not None:
+        source.leaf.dtype = dtype or source.leaf.dtype
+        return Expression.of(source.leaf)
+    place = source.device if device is None else torch.device(device)
+    source = Expression(source.shape, source.dtype, place, call=source.call, part=source.part)
+    if dtype is None or dtype == source.dtype:
+        return source
+    call = Call(torch.Tensor.to, (source, dtype), {})
+    return Expression(source.shape, dtype, place, call=call)
+
+
+def _noted(func: Any, args: Any, kwargs: Any) -> Any:
+    """What a step gives, not yet computed; computed where it does not give plain tensors.
+
+    The step is tried on the meta device, which tells the shapes. A step that changes a tensor in
+    place, or wants to see values, is taken at once with the dense weights.
+    """
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    if in_place or name in ("__setitem__", "__set__") or "out" in kwargs:
+        return func(*dense(args), **dense(kwargs))
+    sources = replaced((args, kwargs), Deferred, lambda tensor: tensor.source)
+    call = Call(func, *sources)
+    try:
+        result = call.run(lambda s: torch.empty(s.shape, dtype=s.dtype, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return func(*dense(args), **dense(kwargs))
+    device = next(call.sources()).device
+
+    def unfinished(tensor: torch.Tensor, part: int | None) -> Loading:
+        source = Expression(tensor.shape, tensor.dtype, device, call=call, part=part)
+        made: Loading = Loading(source)
+        return made
+
+    if isinstance(result, torch.Tensor):
+        return unfinished(result, None)
+    if isinstance(result, (tuple, list)) and all(isinstance(r, torch.Tensor) for r in result):
+        return type(result)([unfinished(r, i) for i, r in enumerate(result)])
+    return func(*dense(args), **dense(kwargs))

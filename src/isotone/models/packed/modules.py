@@ -1,0 +1,133 @@
+"""Puts clustered weights into the modules of a loaded model, whatever kind of modules they are.
+
+A module whose `weight` (or whatever its parameter is called) is clustered gets a class of its own:
+a subclass of the one it had, of the same name, in which that attribute is a property. The clustered
+weights are children of the module, so they move, and show their parameters, with it; one that is
+tied is the child of several.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from isotone.checkpoint.compressed.manifest import ClusteredRecord
+from isotone.models.lazy.deferred import Deferred
+from isotone.models.lazy.expression import Expression
+from isotone.models.lazy.loading_tensor import Loading
+from isotone.models.packed.weight import ClusteredWeight
+
+CLUSTERED_CHILD = "_clustered"
+"""The child of a host module that holds its clustered weights, by parameter."""
+
+ORDINARY_CLASS = "_isotone_ordinary_class"
+"""On the class that a module was given: the class that it had."""
+
+
+class PackedParameter(nn.Module):  # type: ignore[misc]
+    """The clustered weights that one parameter is computed from; most often a single one."""
+
+    def __init__(self, source: Expression) -> None:
+        super().__init__()
+        self.source = source
+        leaves = {leaf.name: leaf for leaf in source.leaves()}
+        self.weights = nn.ModuleList(leaves.values())
+
+    def deferred(self) -> torch.Tensor:
+        """What the host module sees."""
+        made: torch.Tensor = Deferred(self._current())
+        return made
+
+    def _current(self) -> Expression:
+        """The source as of now: the model may have moved since it was loaded."""
+        source = self.source
+        if source.leaf is not None:
+            return Expression.of(source.leaf)
+        first = next(source.leaves())
+        return replace(source, dtype=first.dtype, device=first.device)
+
+
+def install(model: nn.Module) -> None:
+    """Turn every `Loading` parameter of a model into clustered weights that it decodes from.
+
+    Parameters that are tied stay tied.
+    """
+    packed: dict[int, PackedParameter] = {}
+    for module in list(model.modules()):
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if isinstance(tensor, Loading):
+                parameter = packed.setdefault(id(tensor), PackedParameter(tensor.source))
+                _host(module, name, parameter)
+
+
+def hosts(model: nn.Module) -> Iterator[tuple[str, PackedParameter]]:
+    """The packed parameters by their names in the model; a tied one comes under each."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        held = module._modules.get(CLUSTERED_CHILD)
+        if isinstance(held, nn.ModuleDict):
+            for parameter, packed in held.items():
+                assert isinstance(packed, PackedParameter)
+                yield f"{name}.{parameter}" if name else parameter, packed
+
+
+def clustered_weights(model: nn.Module) -> list[ClusteredWeight]:
+    """Every clustered weight, each once."""
+    return [module for module in model.modules() if isinstance(module, ClusteredWeight)]
+
+
+def warn_of_dense(model: nn.Module, read: Iterable[ClusteredRecord]) -> None:
+    """Say loudly how much of a model is dense though its checkpoint has it clustered.
+
+    read: the clustered tensors that the model was loaded from.
+    """
+    packed = {weight.name for weight in clustered_weights(model)}
+    dense = [record for record in read if record.name not in packed]
+    if dense:
+        warnings.warn(
+            f"{len(dense)} clustered tensors, {dense[0].name} for one, are dense in memory and "
+            f"take {sum(record.dense_bytes for record in dense)} bytes: transformers converts them "
+            "while loading in a way that cannot be put off",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
+    module._parameters.pop(name, None)
+    module._buffers.pop(name, None)
+    if CLUSTERED_CHILD not in module._modules:
+        module.add_module(CLUSTERED_CHILD, nn.ModuleDict())
+    held = module._modules[CLUSTERED_CHILD]
+    assert isinstance(held, nn.ModuleDict)
+    held[name] = parameter
+    ordinary: Any = getattr(type(module), ORDINARY_CLASS, type(module))
+    module.__class__ = _hosting_class(ordinary, tuple(held))
+
+
+@cache
+def _hosting_class(ordinary: Any, names: tuple[str, ...]) -> type[Any]:
+    """A subclass of a module's class in which some parameters are decoded when asked for."""
+    return subclass(ordinary, {name: _decoding_property(name) for name in names})
+
+
+def subclass(ordinary: type[Any], additions: dict[str, Any]) -> type[Any]:
+    """A subclass that goes by the same name, for many look a model's class up by that."""
+    kept = {key: getattr(ordinary, key) for key in ("__module__", "__qualname__", "__doc__")}
+    return type(ordinary.__name__, (ordinary,), {**kept, ORDINARY_CLASS: ordinary, **additions})
+
+
+def _decoding_property(name: str) -> property:
+    def get(module: nn.Module) -> torch.Tensor:
+        held = module._modules[CLUSTERED_CHILD]
+        assert isinstance(held, nn.ModuleDict)
+        packed = held[name]
+        assert isinstance(packed, PackedParameter)
+        return packed.deferred()
+
+    return property(get, doc="Decoded when it is computed with.")

@@ -1,0 +1,124 @@
+"""A compressed directory as the dense state dict that transformers would have read.
+
+transformers loads a checkpoint by name: it renames, merges the experts of a layer into one tensor,
+ties, casts and places. All of that is right for a clustered model too, once each name leads to the
+dense tensor. So the loader is given names and these objects, which behave like the slices of
+safetensors that it expects, and each decodes when the loader's own threads ask for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from isotone.checkpoint.compressed.decode import dense_pieces, restore_into
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, Record
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+
+TORCH_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+"""By the names that safetensors gives them."""
+
+Decode = Callable[[CompressedDirectory, Record, torch.dtype | None], torch.Tensor]
+"""Makes a tensor of a record, in the stored dtype or in another one."""
+
+
+class CheckpointTensor:
+    """One dense tensor of the directory, decoded when it is indexed; safe to use in threads.
+
+    Has what `transformers` asks of a slice of safetensors: `get_shape`, `get_dtype` and indexing.
+    Indexing decodes the whole tensor and then takes the part. What it decodes to is `wanted`, the
+    dtype in which the loader will ask for it, so that nothing of that size is made twice.
+    """
+
+    def __init__(self, directory: CompressedDirectory, record: Record, decode: Decode) -> None:
+        self.record, self.was_read = record, False
+        self.wanted: torch.dtype | None = None
+        self._directory, self._decode = directory, decode
+
+    @property
+    def shape(self) -> torch.Size:
+        """The dense shape."""
+        return torch.Size(self.record.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The stored dtype."""
+        return TORCH_DTYPES[self.record.dtype]
+
+    def get_shape(self) -> list[int]:
+        """The dense shape, as safetensors gives it."""
+        return list(self.record.shape)
+
+    def get_dtype(self) -> str:
+        """The stored dtype, as safetensors names it."""
+        return self.record.dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Decode, and take a part (`...` for all); raises FormatError for damaged bytes."""
+        self.was_read = True
+        tensor = self._decode(self._directory, self.record, self.wanted)
+        return tensor if index is ... else tensor[index]
+
+
+def checkpoint_tensors(
+    directory: CompressedDirectory, decode_clustered: Decode
+) -> dict[str, CheckpointTensor]:
+    """Every tensor of the dense model by name, those that only repeat another one left out.
+
+    decode_clustered: what becomes of a clustered tensor; the others are read as they are.
+    """
+    return {
+        record.name: CheckpointTensor(
+            directory,
+            record,
+            decode_clustered if isinstance(record, ClusteredRecord) else dense_tensor,
+        )
+        for record in directory.manifest.stored
+    }
+
+
+def dense_tensor(
+    directory: CompressedDirectory, record: Record, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A dense tensor, in its stored dtype or cast to another; raises FormatError.
+
+    Cost: one pass over its weights; no memory beside the tensor but that of one chunk.
+    """
+    stored = TORCH_DTYPES[record.dtype]
+    if math.prod(record.shape) == 0 or dtype in (None, stored):
+        return _whole(directory, record)
+    out = torch.empty(math.prod(record.shape), dtype=dtype)
+    for start, piece in dense_pieces(directory, record):
+        values = torch.from_numpy(piece).view(stored)
+        out[start : start + len(values)] = values
+    return out.reshape(record.shape)
+
+
+def _whole(directory: CompressedDirectory, record: Record) -> torch.Tensor:
+    stored = TORCH_DTYPES[record.dtype]
+    if math.prod(record.shape) == 0:
+        return torch.empty(record.shape, dtype=stored)
+    buffer = torch.empty(record.dense_bytes, dtype=torch.uint8)
+    restore_into(directory, record, buffer.numpy())
+    return buffer.view(stored).reshape(record.shape)

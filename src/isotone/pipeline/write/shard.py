@@ -1,0 +1,198 @@
+"""One shard: read, count, solve, assign, code and write, all at once on all cores.
+
+Two stages run side by side in one pool. The first reads a whole matrix in pieces and chooses its
+factors and its codebook; the second reads it again (from the page cache, mostly) and turns each
+piece into coded chunks. Pieces come back in order and are written as they come, so memory holds a
+few pieces for each worker, whatever the size of a tensor, and the bytes written do not depend on
+the workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from isotone import _native
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
+from isotone.checkpoint.files.safetensors_writer import ShardWriter
+from isotone.checkpoint.source.source import DTYPE_BYTES, Source
+from isotone.codec.arrays import SUFFIXES
+from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
+from isotone.core.fit import Fit, fit
+from isotone.core.float_format import FloatFormat
+from isotone.engine.progress import Progress
+from isotone.engine.threads import Threads
+from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
+from isotone.pipeline.write.tensor_sink import Piece, SmallArray, TensorSink
+from isotone.plan.tensors import Kept, Shard
+
+_CACHED_SHARE = 0.25
+"""Sources larger than this share of the machine's memory would push all else out of its cache."""
+
+
+def compress_shard(
+    source: Source,
+    shard: Shard,
+    path: Path,
+    threads: Threads,
+    progress: Progress,
+    fitter: Callable[[PlannedMatrix], Fit] | None = None,
+) -> dict[str, Any]:
+    """Write one shard and describe its tensors, as the JSON of their records.
+
+    fitter: clusters a matrix; None: by its weights alone.
+
+    Raises InputError and FormatError for weights that cannot be clustered or read, OSError where
+    the shard cannot be written; no file is left then.
+    """
+    expected = [(c.tensor.name + suffix, 2) for c in shard.clustered for suffix in SUFFIXES]
+    expected += [(kept.tensor.name, len(kept.tensor.shape)) for kept in shard.kept]
+    clustered: list[ClusteredRecord] = []
+    kept: list[KeptRecord] = []
+    small: list[SmallArray] = []
+    with ShardWriter(path, expected) as writer:
+        by_width = sorted(shard.kept, key=lambda item: -DTYPE_BYTES[item.tensor.dtype])
+        wide = [item for item in by_width if DTYPE_BYTES[item.tensor.dtype] >= ALIGNMENT]
+        for item in wide:
+            kept.append(_copy(source, item, shard.name, writer, progress))
+        fits = fitter or (lambda matrix: _fit(source, matrix))
+        for sink in _cluster(source, shard, writer, threads, progress, fits):
+            clustered.append(sink.record)
+            small += sink.small
+        rest: list[tuple[int, SmallArray | Kept]] = [(array.itemsize, array) for array in small]
+        rest += [(DTYPE_BYTES[item.tensor.dtype], item) for item in by_width[len(wide) :]]
+        for _, entry in sorted(rest, key=lambda pair: -pair[0]):
+            if isinstance(entry, Kept):
+                kept.append(_copy(source, entry, shard.name, writer, progress))
+            else:
+                writer.add(entry.name, entry.tag, entry.array)
+        writer.finish()
+    return {"clustered": [asdict(r) for r in clustered], "kept": [asdict(r) for r in kept]}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run of weights, start to stop of one matrix, to be coded for codebooks of length k."""
+
+    matrix: PlannedMatrix
+    fit: Fit
+    k: int
+    start: int
+    stop: int
+
+    @property
+    def opens_matrix(self) -> bool:
+        return self.start == 0
+
+    @property
+    def closes_tensor(self) -> bool:
+        layout = self.matrix.plan.layout
+        last_matrix = self.matrix.index == layout.n_matrices - 1
+        return last_matrix and self.stop == layout.matrix_weights
+
+
+def _cluster(
+    source: Source,
+    shard: Shard,
+    writer: ShardWriter,
+    threads: Threads,
+    progress: Progress,
+    fitter: Callable[[PlannedMatrix], Fit],
+) -> Iterator[TensorSink]:
+    """Write the packed array of each tensor; yields what remains to be written and recorded."""
+    matrices = (
+        PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
+    )
+    fits = threads.map(lambda m: (m, fitter(m)), matrices, ahead=threads.n_threads + 1)
+    pieces = threads.map(
+        lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * threads.n_threads
+    )
+    sink: TensorSink | None = None
+    for job, piece in pieces:
+        if sink is None:
+            sink = TensorSink(job.matrix.plan, shard.name, writer)
+        if job.opens_matrix:
+            sink.add_fit(job.fit)
+        sink.add_piece(piece)
+        progress.advance(len(piece.source))
+        if job.closes_tensor:
+            sink.finish()
+            yield sink
+            sink = None
+
+
+def _fit(source: Source, matrix: PlannedMatrix) -> Fit:
+    settings = matrix.plan.settings
+    return fit(matrix.read_from(source), settings.scale, settings.method)
+
+
+def _jobs(fits: Iterable[tuple[PlannedMatrix, Fit]]) -> Iterator[_Job]:
+    """The runs of each tensor, once all its matrices are fitted: one length of codebook for all."""
+    for plan, group in groupby(fits, lambda pair: pair[0].plan):
+        whole = list(group)
+        k = max(len(found.codebook) for _, found in whole)
+        n_weights = plan.layout.matrix_weights
+        for matrix, found in whole:
+            for start in range(0, n_weights, PIECE_WEIGHTS):
+                yield _Job(matrix, found, k, start, min(start + PIECE_WEIGHTS, n_weights))
+
+
+def _encode(source: Source, job: _Job) -> Piece:
+    matrix, plan = job.matrix, job.matrix.plan
+    float_format = FloatFormat(plan.tensor.dtype)
+    dense = source.read(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+    if source.n_bytes > _CACHED_SHARE * _memory_bytes():
+        source.forget(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+    bits = dense.view(float_format.bits_dtype)
+    ranks = np.empty(len(bits), np.uint8)
+    positions = job.fit.assign(bits, job.start, float_format, ranks)
+
+    restored = np.empty_like(bits)
+    job.fit.values(plan.matrix_shape, float_format, positions + job.start, bits[positions]).decode(
+        ranks, restored, start=job.start
+    )
+
+    coded = [
+        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], job.k)
+        for start in range(0, len(ranks), CHUNK_WEIGHTS)
+    ]
+    return Piece(
+        chunks=[data for data, _ in coded],
+        entries=[entry for _, entry in coded],
+        source=dense,
+        restored=restored,
+        squared_error=_native.squared_error(
+            dense, restored.view(np.uint8), float_format.native, len(bits)
+        ),
+        positions=positions + (matrix.start + job.start),
+        values=bits[positions],
+    )
+
+
+@cache
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _copy(
+    source: Source, kept: Kept, file: str, writer: ShardWriter, progress: Progress
+) -> KeptRecord:
+    tensor, hasher = kept.tensor, blake3()
+    writer.begin(tensor.name, tensor.dtype, tensor.shape)
+    for start in range(0, tensor.n_weights, PIECE_WEIGHTS):
+        data = source.read(tensor, start, min(start + PIECE_WEIGHTS, tensor.n_weights))
+        hasher.update(data.data)
+        writer.write(data)
+        progress.advance(len(data))
+    writer.end()
+    return KeptRecord(
+        tensor.name, tensor.dtype, tensor.shape, file, kept.reason, hasher.hexdigest()
+    )

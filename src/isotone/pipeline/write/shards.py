@@ -1,0 +1,120 @@
+"""All shards of a compressed directory, wherever workers run, and what is written beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from isotone.checkpoint.compressed.config import compressed_config
+from isotone.checkpoint.compressed.manifest import (
+    MANIFEST_FILE,
+    ClusteredRecord,
+    FileRecord,
+    KeptRecord,
+    Manifest,
+    Record,
+    hash_file,
+    parse_record,
+)
+from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.staging.scratch import Scratch, new_scratch
+from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
+from isotone.checkpoint.staging.staging import Staging
+from isotone.core.fit import Fit
+from isotone.engine.progress import Progress
+from isotone.engine.tasks import Engine, independent
+from isotone.engine.threads import Threads
+from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
+from isotone.pipeline.write.shard import compress_shard
+from isotone.plan.tensors import Shard, Tied
+
+Fitter: TypeAlias = Callable[[PlannedMatrix], Fit]
+
+ShardRecord: TypeAlias = dict[str, Any]
+"""What a shard holds, as the JSON of the manifest's records, its size and its hash."""
+
+
+class ShardWork:
+    """A worker that compresses one shard after the other."""
+
+    def __init__(
+        self, source: Source, fitter: Fitter | None, directory: Path, n_threads: int
+    ) -> None:
+        """directory: where to leave the shards."""
+        self._source, self._fitter = source, fitter
+        self._directory, self._n_threads = directory, n_threads
+
+    def __call__(self, shard: Shard, progress: Progress) -> tuple[Scratch, ShardRecord]:
+        """Where the shard lies, and what it holds."""
+        scratch = new_scratch(self._directory, shard.name)
+        with scratch.writing() as path:
+            with Threads.start(self._n_threads) as threads:
+                record = compress_shard(self._source, shard, path, threads, progress, self._fitter)
+            record |= {"hash": hash_file(path), "n_bytes": path.stat().st_size}
+        return scratch, record
+
+
+def compress_shards(
+    source: Source,
+    shards: Sequence[Shard],
+    staging: Staging,
+    engine: Engine,
+    progress: Progress,
+    fitter: Fitter | None,
+) -> list[ShardRecord]:
+    """Make every shard that is not finished; returns what they hold, in their order."""
+    progress.begin("compressing", sum(shard.n_bytes for shard in shards))
+    records = {shard.name: staging.record(shard.name) for shard in shards}
+    progress.advance(sum(shard.n_bytes for shard in shards if records[shard.name]))
+    missing = [shard for shard in shards if not records[shard.name]]
+    missing.sort(key=lambda shard: -shard.n_bytes)  # a large one would come late
+    arguments = (source, fitter, staging.directory, engine.n_threads)
+    with engine.start(ShardWork, arguments, progress) as team:
+        for shard, (scratch, record) in team.results(independent(missing)):
+            staging.finish(shard.name, scratch, record)
+            records[shard.name] = record
+    return [records[shard.name] or {} for shard in shards]
+
+
+def assemble(
+    source: Source,
+    shards: Sequence[Shard],
+    records: Sequence[ShardRecord],
+    tied: Sequence[Tied],
+    job: dict[str, Any],
+    staging: Staging,
+) -> None:
+    """Write everything that is not a shard; the manifest last."""
+    clustered = [parse_record(ClusteredRecord, r) for done in records for r in done["clustered"]]
+    kept = [parse_record(KeptRecord, r) for done in records for r in done["kept"]]
+    stored: list[Record] = [*clustered, *kept]
+    by_name = {record.name: record for record in stored}
+    for plan in tied:
+        origin = by_name[plan.to]
+        tensor = plan.tensor
+        kept.append(
+            KeptRecord(
+                tensor.name, tensor.dtype, tensor.shape, "", "tied", origin.source_hash, plan.to
+            )
+        )
+    files = [
+        FileRecord(shard.name, record["n_bytes"], record["hash"])
+        for shard, record in zip(shards, records, strict=True)
+    ]
+    small = {companion.name: companion.content for companion in source.companions}
+    small[CONFIG_FILE] = json_bytes(compressed_config(source.config, shards[0].tensors))
+    if len(shards) > 1:
+        small[INDEX_FILE] = weight_index({shard.name: staging.part(shard.name) for shard in shards})
+    files += write_small_files(staging, small)
+    manifest = Manifest(
+        isotone_version=job["isotone"],
+        arguments=job["arguments"],
+        source_bytes=source.n_bytes,
+        skipped=tuple(source.skipped),
+        clustered=tuple(clustered),
+        kept=tuple(kept),
+        files=tuple(files),
+    )
+    staging.write(MANIFEST_FILE, manifest.to_text().encode())

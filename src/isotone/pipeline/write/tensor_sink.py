@@ -1,0 +1,172 @@
+"""Takes the coded pieces of one tensor in order; writes its ranks, gathers the rest of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from isotone.checkpoint.compressed.manifest import ClusteredRecord
+from isotone.checkpoint.files.safetensors_writer import ShardWriter
+from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.codec.arrays import (
+    CODEBOOK,
+    COLUMN_SCALE,
+    PACKED,
+    PROTECTED_INDEX,
+    PROTECTED_VALUE,
+    ROW_SCALE,
+)
+from isotone.codec.outlier_index import encode_positions
+from isotone.codec.packed import ALIGNMENT, PackedLayout
+from isotone.core.cluster import pad_codebook, stacked_codes
+from isotone.core.clustering.entropy import entropy_bits
+from isotone.core.fit import Fit
+from isotone.core.float_format import Bits
+from isotone.plan.tensors import Clustered
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A coded run of weights of one matrix.
+
+    chunks, entries: coded ranks, and what the header says of each. source: the dense bytes.
+    restored: [n] the weights that will come back. squared_error: of them. positions: [p] of
+    protected weights in the flattened tensor. values: [p] theirs.
+    """
+
+    chunks: list[NDArray[np.uint8]]
+    entries: list[int]
+    source: NDArray[np.uint8]
+    restored: Bits
+    squared_error: float
+    positions: NDArray[np.int64]
+    values: Bits
+
+
+@dataclass(frozen=True)
+class SmallArray:
+    """An array that is written behind all packed ones, for the sake of alignment."""
+
+    name: str
+    tag: str
+    array: NDArray[Any]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return DTYPE_BYTES[self.tag]
+
+
+class TensorSink:
+    """One tensor on its way to disk. After `finish`: its `record`, and `small` arrays to add."""
+
+    record: ClusteredRecord
+
+    def __init__(self, plan: Clustered, file: str, writer: ShardWriter) -> None:
+        """Open the tensor's packed array in the shard."""
+        self.small: list[SmallArray] = []
+        self._plan, self._file, self._writer = plan, file, writer
+        self._fits: list[Fit] = []
+        self._entries: list[int] = []
+        self._source_hash, self._decoded_hash = blake3(), blake3()
+        self._distortion = 0.0
+        self._last_protected = -1
+        self._gaps: list[NDArray[np.uint16]] = []
+        self._values: list[Bits] = []
+        writer.begin(plan.tensor.name + PACKED, "U8")
+        writer.write(bytes(plan.layout.header_bytes))
+
+    def add_fit(self, fit: Fit) -> None:
+        """The next matrix of the tensor begins."""
+        self._fits.append(fit)
+
+    def add_piece(self, piece: Piece) -> None:
+        """The next run of its weights."""
+        for chunk in piece.chunks:
+            self._writer.write(chunk)
+        self._entries += piece.entries
+        self._source_hash.update(piece.source.data)
+        self._decoded_hash.update(piece.restored.view(np.uint8).data)
+        self._distortion += piece.squared_error
+        if len(piece.positions):
+            self._gaps.append(encode_positions(piece.positions, self._last_protected))
+            self._values.append(piece.values)
+            self._last_protected = int(piece.positions[-1])
+
+    def finish(self) -> None:
+        """Close the packed array; sets `record` and `small`."""
+        codebook = self._codebook()
+        packed_bytes = self._close_packed(codebook.shape[-1])
+        name, tag = self._plan.tensor.name, self._plan.tensor.dtype
+        self.small.append(SmallArray(name + CODEBOOK, "F32", codebook))
+        self.small += self._scales()
+        if self._gaps:
+            self.small += [
+                SmallArray(name + PROTECTED_INDEX, "U16", np.concatenate(self._gaps)),
+                SmallArray(name + PROTECTED_VALUE, tag, np.concatenate(self._values)),
+            ]
+        stored = packed_bytes + sum(small.array.nbytes for small in self.small)
+        self.record = self._describe(codebook.shape[-1], stored)
+
+    def _codebook(self) -> NDArray[np.float32]:
+        if self._plan.n_matrices == 1:
+            return self._fits[0].codebook
+        k = max(len(fit.codebook) for fit in self._fits)
+        return np.stack([pad_codebook(fit.codebook, k) for fit in self._fits])
+
+    def _scales(self) -> Iterator[SmallArray]:
+        """The factors, where any matrix of the tensor has some."""
+        name, (n_rows, n_columns) = self._plan.tensor.name, self._plan.matrix_shape
+        stack = self._plan.n_matrices > 1
+        rows = [fit.row_scale for fit in self._fits]
+        columns = [fit.column_scale for fit in self._fits]
+        for suffix, codes, length in (
+            (ROW_SCALE, rows, n_rows),
+            (COLUMN_SCALE, columns, n_columns),
+        ):
+            array = stacked_codes(codes, length, stack=stack)
+            if array is not None:
+                yield SmallArray(name + suffix, "U8", array)
+
+    def _close_packed(self, k: int) -> int:
+        planned = self._plan.layout
+        layout = PackedLayout(planned.shape, planned.float_format, k, planned.n_matrices)
+        self._writer.overwrite(0, layout.header(self._entries))
+        self._writer.align(ALIGNMENT)
+        return self._writer.end()
+
+    def _describe(self, k: int, stored_bytes: int) -> ClusteredRecord:
+        tensor, moments = self._plan.tensor, [fit.moments for fit in self._fits]
+        n = sum(each.n_weights for each in moments)
+        mean = sum(each.n_weights * each.mean for each in moments) / n
+        squares = sum(each.squares_about_mean for each in moments)
+        between = sum(each.n_weights * (each.mean - mean) ** 2 for each in moments)
+        return ClusteredRecord(
+            name=tensor.name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            file=self._file,
+            n_matrices=self._plan.n_matrices,
+            k=k,
+            scale=self._scale_name(),
+            n_protected=sum(fit.n_protected for fit in self._fits),
+            stored_bytes=stored_bytes,
+            entropy_bits=sum(entropy_bits(fit.counts) for fit in self._fits) / n,
+            distortion=self._distortion,
+            relative_distortion=self._distortion / squares if squares else 0.0,
+            optimality_gap=sum(fit.optimality_gap for fit in self._fits),
+            mean=mean,
+            standard_deviation=float(np.sqrt((squares + between) / n)),
+            source_hash=self._source_hash.hexdigest(),
+            decoded_hash=self._decoded_hash.hexdigest(),
+        )
+
+    def _scale_name(self) -> str:
+        if any(fit.column_scale is not None for fit in self._fits):
+            return "both"
+        return "row" if any(fit.row_scale is not None for fit in self._fits) else "none"

@@ -1,0 +1,119 @@
+"""Survival: how many layers can be replaced until a model's perplexity doubles."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isotone.reporting.study.runs import StudyRun
+
+DOUBLED = 2.0
+"""Times the unedited perplexity."""
+
+ORDERS = {"first": "from the first layer", "last": "from the last layer", "random": "random order"}
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """One progressive replacement: its runs by the number of layers replaced, ascending."""
+
+    runs: tuple[StudyRun, ...]
+
+    @property
+    def k(self) -> int:
+        return self.runs[0].k
+
+    @property
+    def order(self) -> str:
+        return self.runs[0].order or ""
+
+    def damage_at(self, n_layers: int) -> float | None:
+        """Of so many replaced layers; None where that was not measured."""
+        return next((run.damage for run in self.runs if len(run.layers) == n_layers), None)
+
+    @property
+    def doubled(self) -> StudyRun | None:
+        """The first run of at least twice the unedited perplexity."""
+        return next((run for run in self.runs if run.damage >= DOUBLED), None)
+
+    @property
+    def survival(self) -> float:
+        """The first number of layers that was measured doubled; infinite where none was."""
+        return math.inf if self.doubled is None else len(self.doubled.layers)
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Replacements that differ in their seeds alone.
+
+    most: layers replaced by every sequence that has not doubled, 0 where all have. growth: of the
+    residual stream's RMS after the last layer, at the run that doubled, the median over seeds;
+    infinite where not finite, None where nothing doubled.
+    """
+
+    k: int
+    order: str
+    variant: str
+    correction: str
+    survivals: tuple[float, ...]
+    most: int
+    growth: float | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.survivals)
+
+    def shown(self, n_layers: float) -> str:
+        """A survival as text: one that was not reached is more than what was measured."""
+        return f"> {self.most}" if n_layers == math.inf else f"{n_layers:g}"
+
+
+def grown(growth: float | None) -> str:
+    """A growth as text."""
+    if growth is None:
+        return "–"
+    return "not finite" if growth == math.inf else f"× {growth:.3g}"
+
+
+def replacements(runs: Sequence[StudyRun]) -> list[Replacement]:
+    """The progressive runs, put together."""
+    grouped: dict[tuple[object, ...], dict[int, StudyRun]] = {}
+    for run in runs:
+        if run.protocol == "progressive":
+            key = (run.k, run.order, run.variant, run.types, run.correction, run.seed)
+            grouped.setdefault(key, {})[len(run.layers)] = run
+    return [
+        Replacement(tuple(by_number[n] for n in sorted(by_number)))
+        for by_number in grouped.values()
+    ]
+
+
+def survivals(runs: Sequence[StudyRun]) -> list[Survival]:
+    """For every K, order, edit and correction, by K and then by order."""
+    grouped: dict[tuple[int, str, str, str], list[Replacement]] = {}
+    for found in replacements(runs):
+        run = found.runs[0]
+        key = found.k, found.order, run.variant, run.correction
+        grouped.setdefault(key, []).append(found)
+    return [_survival(key, grouped[key]) for key in sorted(grouped, key=_rank)]
+
+
+def _rank(key: tuple[int, str, str, str]) -> tuple[object, ...]:
+    k, order, variant, correction = key
+    orders = list(ORDERS)
+    at = orders.index(order) if order in orders else len(orders)
+    return k, at, order, variant, correction != "none", correction
+
+
+def _survival(key: tuple[int, str, str, str], found: Sequence[Replacement]) -> Survival:
+    doubled = [each.doubled.growth[-1] for each in found if each.doubled and each.doubled.growth]
+    unbroken = [len(each.runs[-1].layers) for each in found if not each.doubled]
+    growths = [math.inf if growth is None else growth for growth in doubled]
+    return Survival(
+        *key,
+        survivals=tuple(sorted(each.survival for each in found)),
+        most=min(unbroken, default=0),
+        growth=statistics.median(growths) if growths else None,
+    )

@@ -1,0 +1,122 @@
+"""Dose: what losing the order by degrees costs, over Spearman's rho of the codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from isotone.reporting.axis import LogAxis, fit_axis
+from isotone.reporting.figure import Figure
+from isotone.reporting.study.families import corrected, legend_above, legend_below
+from isotone.reporting.study.formatting import Row, tabled, told
+from isotone.reporting.study.grid import log_channel
+from isotone.reporting.study.lines import UP, LinePanel, line_grid
+from isotone.reporting.study.runs import StudyRun, middle, single_layers
+
+MOST = 1e5
+
+BY_DEGREES = ("to_spearman", "transpose", "permute_window", "swap_neighbours")
+WHOLLY = ("permute", "reverse")
+
+_LAYER_COLORS = ("#0b5cbd", "#c24e00", "#007d6e", "#8039a8", "#7a5200", "#c2255c", "#6a7079")
+_SHAPES = ("circle", "square", "diamond", "cross", "triangle-down", "triangle-right")
+
+
+def dose_figure(runs: Sequence[StudyRun]) -> Figure | None:
+    """A colour for each layer and a shape for each edit; a panel for each K and correction."""
+    found = _doses(single_layers(runs))
+    if not found:
+        return None
+    axis = fit_axis([run.damage for run in found], most=MOST, always=[1.0])
+    cells = sorted({(run.k, run.correction) for run in found})
+    x = alt.X(
+        "x:Q",
+        axis=alt.Axis(title="Spearman's rho of the codebook: order kept to order reversed"),
+        # From the order as it was on the left to its reverse.
+        scale=alt.Scale(domain=[1.05, -1.05], nice=False),
+    )
+    panels = []
+    for index, (k, correction) in enumerate(cells):
+        own = [run for run in found if (run.k, run.correction) == (k, correction)]
+        field, ticks, scale = log_channel(
+            axis, "" if index % 2 else "times the unedited perplexity"
+        )
+        panels.append(
+            LinePanel(
+                name=f"dose_{index}",
+                title=f"K = {k}, {corrected(correction)}" if len(cells) > 1 else None,
+                rows=[_row(run, axis) for run in own],
+                lines=_lines(own, axis),
+                x=x,
+                y=alt.Y(field, axis=ticks, scale=scale),
+                channels=_channels(found),
+                rules=[(1.0, "" if index % 2 else "unedited")],
+                size=46,
+            )
+        )
+    return Figure(
+        name="dose",
+        heading="Dose: order lost by degrees",
+        look="Look for how steeply damage rises as soon as rho leaves 1, and whether it depends on "
+        "rho alone or on the edit as well.",
+        caption="Each point is one run with one layer edited; lines go through the medians of "
+        "to_spearman, by the rho that was asked for. Triangles at the upper edge lie beyond "
+        f"{MOST:,.0f} times, or gave no finite number.",
+        chart=line_grid(panels, columns=2),
+        rows=[tabled(run) for run in found],
+    )
+
+
+def _doses(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Runs of the layers and clusterings in which some edit went by degrees."""
+    known = [run for run in runs if run.spearman is not None]
+    cells = {(run.k, run.layer, run.correction) for run in known if run.edit in BY_DEGREES}
+    return [
+        run
+        for run in known
+        if run.edit in (*BY_DEGREES, *WHOLLY) and (run.k, run.layer, run.correction) in cells
+    ]
+
+
+def _row(run: StudyRun, axis: LogAxis) -> Row:
+    return {
+        **told(run),
+        "family": f"layer {run.layer}",
+        "kind": run.edit,
+        "x": run.spearman,
+        "level": axis.level(run.damage),
+        "beyond": UP if axis.is_beyond(run.damage) else "",
+    }
+
+
+def _lines(runs: Sequence[StudyRun], axis: LogAxis) -> list[Row]:
+    by_dose: dict[tuple[int, str], list[StudyRun]] = {}
+    for run in runs:
+        if run.edit == "to_spearman":
+            by_dose.setdefault((run.layer, run.variant), []).append(run)
+    return [
+        {
+            "family": f"layer {layer}",
+            "x": sum(run.spearman or 0.0 for run in own) / len(own),
+            "level": axis.level(middle(run.damage for run in own)),
+        }
+        for (layer, _), own in by_dose.items()
+    ]
+
+
+def _channels(runs: Sequence[StudyRun]) -> list[alt.Color | alt.Shape]:
+    layers = sorted({run.layer for run in runs})
+    edits = [name for name in (*BY_DEGREES, *WHOLLY) if any(run.edit == name for run in runs)]
+    colors = [_LAYER_COLORS[index % len(_LAYER_COLORS)] for index in range(len(layers))]
+    names = [f"layer {layer}" for layer in layers]
+    scale = alt.Scale(domain=names, range=colors)
+    shapes = alt.Scale(domain=edits, range=list(_SHAPES[: len(edits)]))
+    return [
+        alt.Color("family:N", scale=scale, legend=legend_above(8)),
+        alt.Shape(
+            "kind:N",
+            scale=shapes,
+            legend=legend_below(6),
+        ),
+    ]

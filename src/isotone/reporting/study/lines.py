@@ -1,0 +1,130 @@
+"""A panel of runs as points with lines through their medians.
+
+As on the frontier, whatever is beyond the axis, a collapsed model above all, is a triangle at its
+upper edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import altair as alt
+
+from isotone.reporting.study.formatting import Row, tooltips
+from isotone.reporting.study.grid import (
+    HEIGHT,
+    WIDTH,
+    data_chart,
+    grid,
+    legend_choice,
+    panel_title,
+    panel_width,
+)
+from isotone.reporting.style import FAINT
+
+Channel = alt.Color | alt.Shape | alt.StrokeDash
+
+UP, DOWN, RIGHT = "up", "down", "right"
+"""The edge of a panel at which a run is drawn that lies beyond it; "" for all others."""
+
+
+@dataclass(frozen=True)
+class LinePanel:
+    """Runs as points, and lines over x through what is typical of them.
+
+    rows: with family, x, level, beyond and what the tooltips say; those of one `thread` are joined
+    by a thin line where `threads` is set. lines: with family, x and level; `detail` parts those of
+    one family. names: likewise, with a name to write beside. rules: levels with a name, dashed
+    across.
+    """
+
+    name: str
+    title: str | None
+    rows: Sequence[Row]
+    lines: Sequence[Row]
+    x: alt.X
+    y: alt.Y
+    channels: Sequence[Channel]
+    rules: Sequence[tuple[float, str]] = ()
+    names: Sequence[Row] = ()
+    tips: Sequence[alt.Tooltip] = field(default_factory=tooltips)
+    threads: bool = False
+    size: int = 34
+
+    def draw(self, legend: alt.Parameter, *, first: bool, size: tuple[int, int]) -> alt.LayerChart:
+        """The marks; legend: what a click on it chooses, added by the first panel of a chart."""
+        # Dashes are for lines: a shape is for points.
+        for_lines = [c for c in self.channels if not isinstance(c, alt.Shape)]
+        for_points = [c for c in self.channels if not isinstance(c, alt.StrokeDash)]
+        zoom = alt.selection_interval(bind="scales", name=f"zoom_{self.name}")
+        points = self._base(self.rows).encode(*for_points, tooltip=list(self.tips))
+        points = points.transform_filter(legend)
+        medians = self._base(self.lines).encode(*for_lines, alt.Detail("detail:N"))
+        line = medians.transform_filter(legend).mark_line(clip=True, strokeWidth=2.8, tooltip=None)
+        # A name, since Altair would give one to all views that differ in their data alone, and mix
+        # them up; and with no number at its end, which Altair would replace by that of the column.
+        line = line.properties(name=f"{self.name}_lines")
+        layers = [
+            *self._rule_layers(),
+            line.add_params(zoom, *([legend] if first else [])),
+            *self._thread_layers(legend, for_lines),
+            points.transform_filter("!datum.beyond").mark_point(
+                clip=True, filled=True, size=self.size, opacity=0.5
+            ),
+            *self._edge_layers(points),
+            *self._name_layers(legend, for_lines),
+        ]
+        title = panel_title(self.title)
+        return alt.LayerChart(layer=layers, width=size[0], height=size[1], title=title)
+
+    def _base(self, rows: Sequence[Row]) -> alt.Chart:
+        return data_chart(rows).encode(self.x, self.y)
+
+    def _edge_layers(self, points: alt.Chart) -> list[alt.Chart]:
+        edges = sorted({row["beyond"] for row in self.rows} - {""})
+        return [
+            points.transform_filter(f"datum.beyond == '{edge}'")
+            .encode(shape=alt.ShapeValue(f"triangle-{edge}"))
+            .mark_point(clip=True, filled=True, size=80, opacity=0.75)
+            for edge in edges
+        ]
+
+    def _name_layers(self, legend: alt.Parameter, channels: Sequence[Channel]) -> list[alt.Chart]:
+        colors = [channel for channel in channels if isinstance(channel, alt.Color)]
+        base = self._base(self.names).encode(*colors, text="name:N").transform_filter(legend)
+        # Lines and rules go on below the text: it stands on white.
+        white = base.mark_text(
+            align="left", dx=5, fontSize=11, stroke="white", strokeWidth=4, strokeJoin="round"
+        )
+        return [white, base.mark_text(align="left", dx=5, fontSize=11)] if self.names else []
+
+    def _thread_layers(self, legend: alt.Parameter, channels: Sequence[Channel]) -> list[alt.Chart]:
+        if not self.threads:
+            return []
+        base = self._base(self.rows).encode(*channels, alt.Detail("thread:N"))
+        filtered = base.transform_filter(legend)
+        return [filtered.mark_line(clip=True, strokeWidth=1, opacity=0.45, tooltip=None)]
+
+    def _rule_layers(self) -> list[alt.Chart]:
+        rows = [{"level": level, "name": name} for level, name in self.rules]
+        base = data_chart(rows).encode(self.y)
+        rule = base.mark_rule(clip=True, strokeDash=[7, 5], color=FAINT, strokeWidth=1.5)
+        text = base.encode(text="name:N", x=alt.value("width"))
+        name = text.mark_text(
+            align="right", baseline="top", dx=-4, dy=4, color=FAINT, fontSize=12, clip=True
+        )
+        return [rule, name] if rows else []
+
+
+def line_grid(
+    panels: Sequence[LinePanel], *, columns: int, height: int = HEIGHT, total: int = WIDTH
+) -> alt.VConcatChart:
+    """Panels in rows of equal widths."""
+    width = panel_width(min(columns, len(panels)), total)
+    legend = legend_choice()
+    drawn = [
+        panel.draw(legend, first=index == 0, size=(width, height))
+        for index, panel in enumerate(panels)
+    ]
+    return grid(drawn, columns)

@@ -1,0 +1,276 @@
+"""Writing other values: what does not fit is refused by name, and what is written is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.overlay.write import write_codebooks, write_complete
+from isotone.checkpoint.staging.staging import Staging
+from isotone.errors import FormatError, InputError
+from isotone.pipeline.compress import compress
+from isotone.pipeline.decompress import decompress
+from isotone.pipeline.summary import summarise
+from isotone.pipeline.verify import verify
+from isotone.plan.tensors import plan_shards
+from tests.builders.checkpoints import CLUSTERED, CONFIG, one_of_each, tree, write_model, write_tree
+from tests.builders.recoding import copy_pair, every_change, make_pair, moved, values_of, write
+
+WRITERS = [write_codebooks, write_complete]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Not to be changed."""
+    return make_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """`one_of_each` in a dozen shards with both factors: the source and its clustered form."""
+    root = tmp_path_factory.mktemp("sharded")
+    companions = {"tokenizer.json": b"{}", "LICENSE": b"free"}
+    write_model(root / "model", one_of_each(), config=CONFIG, companions=companions)
+    stage = import_module("isotone.pipeline.compress")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "plan_shards", functools.partial(plan_shards, shard_bytes=8_000))
+        compress(root / "model", root / "base", k=6, scale="both")
+    assert len(list((root / "base").glob("*.safetensors"))) > 8
+    return root
+
+
+def ascending(n, dtype=np.float32):
+    return np.arange(n).astype(dtype)
+
+
+def ones(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+def holed(value):
+    return np.array([0, value, 1], np.float32)
+
+
+REFUSED = {
+    "unknown": (Change("z.weight", ascending(3)), "stores no such tensor; for example a.weight"),
+    "nothing": (Change("a.weight"), "nothing was given to change it to"),
+    "bytes for a clustered one": (Change("a.weight", kept=b"x"), "is clustered, and the bytes"),
+    "a codebook for a kept one": (Change("norm.weight", ascending(3)), "was not clustered, and a"),
+    "factors for a kept one": (Change("steps", row_scale=ones(3)), "was not clustered, and fact"),
+    "too few bytes": (
+        Change("norm.weight", kept=b"x" * 47),
+        r"47 bytes .* expected 48, BF16 \[24\]",
+    ),
+    "no bytes": (Change("norm.weight"), "0 bytes were given; expected 48"),
+    "too long": (Change("a.weight", ascending(4)), r"codebook of shape \(4,\).*expected \(3,\)"),
+    "float64": (Change("a.weight", ascending(3, np.float64)), "dtype float64"),
+    "flat for a stack": (Change("b.experts", ascending(6)), r"expected \(2, 3\) float32"),
+    "descending": (Change("a.weight", ascending(3)[::-1]), "does not ascend"),
+    "equal": (Change("a.weight", np.float32([0, 1, 1])), "does not ascend"),
+    "one of a stack": (Change("b.experts", np.float32([[0, 1, 2], [3, 2, 4]])), "does not ascend"),
+    "NaN": (Change("a.weight", holed(np.nan)), "holds NaN or infinity"),
+    "infinity": (Change("a.weight", holed(np.inf)), "holds NaN or infinity"),
+    "factors of none": (Change("c.weight", row_scale=ones(30)), "was clustered without any"),
+    "too many factors": (
+        Change("a.weight", row_scale=ones(41)),
+        r"shape \(41,\).*expected \(40,\)",
+    ),
+    "factors of ints": (Change("a.weight", row_scale=ones(40, dtype=np.int32)), "dtype int32"),
+    "zero factors": (Change("a.weight", column_scale=0 * ones(40)), "not positive and finite"),
+    "negative factors": (Change("a.weight", column_scale=-ones(40)), "not positive and finite"),
+    "NaN factors": (Change("a.weight", column_scale=np.nan * ones(40)), "not positive and finite"),
+}
+
+
+@pytest.mark.parametrize("by", WRITERS)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(name, by, pair, tmp_path):
+    change, said = REFUSED[name]
+    with pytest.raises(InputError, match=said) as refused:
+        write(pair.base, tmp_path / "out", [change], by=by)
+    assert str(refused.value).startswith(f"{change.name}: ")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("by", WRITERS)
+def test_a_tensor_changed_twice_is_refused(by, pair, tmp_path):
+    with pytest.raises(InputError, match=r"^a\.weight: is changed twice"):
+        write(pair.base, tmp_path / "out", [pair.changes[0], pair.changes[0]], by=by)
+
+
+def test_no_change_at_all_is_refused(pair, tmp_path):
+    with pytest.raises(InputError, match="no change was given"):
+        write(pair.base, tmp_path / "out", [])
+
+
+@pytest.mark.parametrize("by", WRITERS)
+@pytest.mark.parametrize("layer", ["base", "healed"])
+def test_no_layer_is_overwritten_by_what_needs_it(by, layer, pair, tmp_path):
+    out = getattr(copy_pair(pair, tmp_path), layer)
+    opened = CompressedDirectory.open(tmp_path / "healed")
+    with (
+        pytest.raises(InputError, match="is the model itself or lies in it"),
+        Staging.open(out, {}, overwrite=True) as staging,
+    ):
+        by(opened, pair.changes, staging, {})
+    assert tree(out) == tree(getattr(pair, layer))
+
+
+@pytest.mark.parametrize("by", WRITERS)
+def test_a_damaged_base_is_refused(by, pair, tmp_path):
+    copy = copy_pair(pair, tmp_path)
+    path = copy.base / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"base/model\.safetensors: was changed after"):
+        write(copy.healed, tmp_path / "out", [Change("c.weight", ascending(3))], by=by)
+    assert not (tmp_path / "out").exists()
+
+
+def test_factors_may_be_flat_or_have_an_axis_for_the_matrices(tmp_path, sharded):
+    name = "mix.1.experts.gate_up_proj"
+    present = values_of(sharded / "base", name)
+    assert present.row_scale.shape == (3, 48)
+    shapes = {"flat": (144,), "as it is": (3, 48)}
+    for label, shape in shapes.items():
+        factors = np.linspace(1, 2, 144, dtype=np.float16).reshape(shape)
+        write(sharded / "base", tmp_path / label, [Change(name, row_scale=factors)])
+        found = values_of(tmp_path / label, name).row_scale
+        assert (found.shape, found.tobytes()) == ((3, 48), factors.tobytes())
+    matrix = np.linspace(1, 2, 48, dtype=np.float32).reshape(1, 48)
+    write(sharded / "base", tmp_path / "one", [Change("embed.weight", column_scale=matrix)])
+    assert values_of(tmp_path / "one", "embed.weight").column_scale.shape == (48,)
+
+
+def test_arrays_are_aligned_to_their_dtypes(sharded, tmp_path):
+    changes = []
+    for change in every_change(sharded / "base"):
+        column = None
+        if change.column_scale is not None:
+            column = np.arange(change.column_scale.size, dtype=np.uint8)  # some of odd length
+        changes.append(dataclasses.replace(change, column_scale=column))
+    out = write(sharded / "base", tmp_path / "out", changes)
+    content = (out / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    widths = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
+    start = len(content) - max(entry.get("data_offsets", [0, 0])[1] for entry in header.values())
+    found = [
+        (start + entry["data_offsets"][0]) % widths[entry["dtype"]]
+        for name, entry in header.items()
+        if name != "__metadata__"
+    ]
+    assert set(found) == {0}
+    assert any(entry.get("shape", [0])[-1] % 2 for entry in header.values())
+
+
+# -- complete directories -------------------------------------------------------------------------
+
+
+def test_a_complete_directory_without_changes_repeats_the_shards(sharded, tmp_path, monkeypatch):
+    monkeypatch.setattr("isotone.checkpoint.overlay.rewritten._PIECE_BYTES", 1 << 10)
+    out = write(sharded / "base", tmp_path / "out", (), by=write_complete)
+    found, base = tree(out), tree(sharded / "base")
+    assert found.keys() == base.keys()
+    assert {n for n in base if found[n] != base[n]} == {"isotone.json", "config.json"}
+    records, before = (json.loads(t["isotone.json"]) for t in (found, base))
+    assert records["format_version"] == 3
+    assert records["clustered"] == before["clustered"]
+    assert records["kept"] == [record | {"decoded_hash": None} for record in before["kept"]]
+    assert records["arguments"] == before["arguments"] | {"test": {"n": 1}}
+
+
+def test_a_complete_directory_is_the_codebook_only_one(sharded, tmp_path, monkeypatch):
+    """Whether it is made of the changes, or of the directory that holds them."""
+    monkeypatch.setattr("isotone.checkpoint.overlay.rewritten._PIECE_BYTES", 1 << 10)
+    changes = every_change(sharded / "base")
+    assert {change.name for change in changes} == {
+        *CLUSTERED,
+        "norm.weight",
+        "input_layernorm.weight",
+    }
+    healed = write(sharded / "base", tmp_path / "healed", changes)
+    one = write(sharded / "base", tmp_path / "one", changes, by=write_complete)
+    other = write(healed, tmp_path / "other", (), by=write_complete)
+    assert tree(one) == tree(other)
+    for directory in (healed, one):
+        for against in (None, sharded / "model"):
+            found = verify(directory, against=against)
+            assert (found.ok, found.failures) == (True, ())
+        decompress(directory, tmp_path / f"{directory.name}-dense")
+    assert tree(tmp_path / "healed-dense") == tree(tmp_path / "one-dense")
+    assert not list((tmp_path / "one").glob("*.partial"))
+
+
+def test_what_is_recorded_of_a_complete_directory(pair, tmp_path):
+    out = write(pair.healed, tmp_path / "out", (), by=write_complete)
+    opened, merged = CompressedDirectory.open(out), CompressedDirectory.open(pair.healed)
+    assert (opened.base, opened.changed) == (None, frozenset())
+    for record, other in zip(opened.manifest.clustered, merged.manifest.clustered, strict=True):
+        n_bytes = sum(array.n_bytes for array in opened.arrays(record))
+        assert record.stored_bytes == n_bytes
+        assert dataclasses.replace(other, stored_bytes=n_bytes) == record
+    assert opened.manifest.kept == merged.manifest.kept
+    decoded = {record.name: record.decoded_hash for record in opened.manifest.kept}
+    assert [name for name, found in decoded.items() if found] == ["norm.weight"]
+
+
+def test_changes_on_top_of_changes(pair, tmp_path):
+    change = Change("b.experts", moved(values_of(pair.healed, "b.experts"), by=0.2))
+    out = write(pair.healed, tmp_path / "out", [change], by=write_complete)
+    assert values_of(out, "b.experts").codebook.tobytes() == change.codebook.tobytes()
+    before = values_of(pair.healed, "a.weight").codebook
+    assert values_of(out, "a.weight").codebook.tobytes() == before.tobytes()
+    assert verify(out, against=pair.model).ok
+
+
+def test_complete_directories_can_be_bases(pair, tmp_path):
+    complete = write(pair.healed, tmp_path / "complete", (), by=write_complete)
+    change = Change("norm.weight", kept=bytes(48))
+    out = write(complete, tmp_path / "out", [change])
+    assert verify(out, against=pair.model).ok
+    (record,) = (r for r in CompressedDirectory.open(out).manifest.kept if r.name == "norm.weight")
+    (base,) = (r for r in CompressedDirectory.open(complete).manifest.kept if "norm" in r.name)
+    assert record.source_hash == base.source_hash
+    assert len({record.source_hash, record.decoded_hash, base.decoded_hash}) == 3
+
+
+def test_an_older_format_can_be_a_base(tmp_path):
+    from tests.checkpoint.compressed.test_golden import GOLDEN
+
+    write_tree(tmp_path / "v1", tree(GOLDEN / "v1" / "compressed"))
+    change = Change("model.embed.weight", moved(values_of(tmp_path / "v1", "model.embed.weight")))
+    for by in WRITERS:
+        out = write(tmp_path / "v1", tmp_path / by.__name__, [change], by=by)
+        assert verify(out).ok
+    dense = [tmp_path / f"{by.__name__}-dense" for by in WRITERS]
+    for by, out in zip(WRITERS, dense, strict=True):
+        decompress(tmp_path / by.__name__, out)
+    assert tree(dense[0]) == tree(dense[1])
+
+
+def test_totals(pair, tmp_path):
+    base, healed = summarise(pair.base), summarise(pair.healed)
+    complete = summarise(write(pair.healed, tmp_path / "out", (), by=write_complete))
+    assert (base.base_bytes, base.n_changed, complete.n_changed) == (0, 0, 0)
+    assert healed.n_changed == len(pair.changes) == 3
+    assert healed.base_bytes == base.output_bytes == sum(map(len, tree(pair.base).values()))
+    assert healed.output_bytes - healed.base_bytes == sum(map(len, tree(pair.healed).values()))
+    assert (healed.relative_distortion, complete.relative_distortion) == (None, None)
+    assert base.relative_distortion > 0
+    new = 12 + 2 * 40 + 4 * 40 + 24  # a's codebook and factors, the codebooks of b's two matrices
+    n_weights = 40 * 40 + 2 * 8 * 9 + 30 * 30
+    assert healed.bits_per_weight == pytest.approx(base.bits_per_weight + 8 * new / n_weights)
+    wider = 40 + 3 * 40  # the factors of a were codes
+    assert complete.bits_per_weight == pytest.approx(base.bits_per_weight + 8 * wider / n_weights)
+    same = {"n_weights", "n_tensors", "n_kept", "n_protected", "coverage", "source_bytes"}
+    for name in same:
+        assert getattr(base, name) == getattr(healed, name) == getattr(complete, name)

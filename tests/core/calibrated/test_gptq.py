@@ -1,0 +1,262 @@
+"""Laws of clustering with error feedback, on small matrices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isotone import _native
+from isotone.core.calibrated import gptq as feedback
+from isotone.core.calibrated.gptq import (
+    Spreading,
+    count_by_cost,
+    errors_of,
+    fit_with_feedback,
+    order_of,
+)
+from isotone.core.calibrated.sensitivity import FEWEST_TOKENS, Sensitivity
+from isotone.core.clustering.entropy import EntropyMethod
+from isotone.core.clustering.outliers import KMeansMethod, Protection
+from isotone.core.fit import Matrix, fit_counted
+from isotone.core.float_format import FloatFormat
+from isotone.core.scales.balancing import ScaleRule
+
+BLOCK = 64  # of native/feedback.cpp
+
+
+def matrix_of(weights):
+    bits = FloatFormat.BF16.downcast(weights.astype(np.float32)).reshape(-1)
+    return Matrix(lambda: (bits,), weights.shape, FloatFormat.BF16, "w")
+
+
+def moment(rng, n_columns, n_tokens=2000):
+    """Of inputs that have to do with each other, as those of trained models do."""
+    mix = rng.normal(size=(n_columns, n_columns)) * np.exp(rng.normal(size=n_columns))
+    inputs = rng.normal(size=(n_tokens, n_columns)) @ (mix / 4 + np.eye(n_columns))
+    return (inputs.T @ inputs / n_tokens).astype(np.float32)
+
+
+def sensitivity_of(rng, shape, inputs=None):
+    outputs = np.exp(rng.normal(size=shape[0])).astype(np.float32)
+    return Sensitivity(moment(rng, shape[1]) if inputs is None else inputs, outputs, 2000)
+
+
+def clustered(matrix, sensitivity, method, rule=ScaleRule.AUTO):
+    order = feedback.order_of(matrix, sensitivity.inputs)
+    spreading = Spreading.of(sensitivity.inputs, order)
+    counted = count_by_cost(matrix, rule, sensitivity, spreading.step)
+    counted = replace(counted, unit=None)  # prices relative to the matrix: about three bits
+    return counted, fit_with_feedback(matrix, counted, spreading, method)
+
+
+def by_columns(weights, spread, labels, codebook):
+    """Column by column, sums in the order that native/feedback.cpp promises."""
+    values, ranks = weights.copy(), np.empty(weights.shape, np.uint8)
+    keys = np.empty(len(weights), np.uint16)
+    one = np.ones(1, np.float32)
+    for first in range(0, weights.shape[1], BLOCK):
+        last = min(first + BLOCK, weights.shape[1])
+        beyond = np.zeros_like(values[:, last:])
+        for j in range(first, last):
+            column = np.ascontiguousarray(values[:, j])
+            _native.divide(column.view(np.uint8), 2, 0, np.ones(len(column), np.float32), one, keys)
+            ranks[:, j] = labels[keys].astype(np.uint8)
+            restored = np.where(labels[keys] >= 256, weights[:, j], codebook[ranks[:, j]])
+            error = (column - restored)[:, None]
+            values[:, j + 1 : last] -= error * spread[j, j + 1 : last]
+            beyond += error * spread[j, last:]
+        values[:, last:] -= beyond
+    return ranks
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (33, 64), (70, 65), (5, 131), (40, 257)])
+def test_ranks_are_those_of_a_column_by_column_reference(shape):
+    rng = np.random.default_rng(sum(shape))
+    weights = rng.standard_t(4, shape).astype(np.float32)
+    spread = (rng.normal(size=(shape[1], shape[1])) / 9).astype(np.float32)
+    codebook = np.linspace(-3, 3, 9).astype(np.float32)
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    labels = np.abs(np.nan_to_num(values)[:, None] - codebook).argmin(1).astype(np.uint16)
+    labels[np.abs(np.nan_to_num(values)) > 6] += 256
+    ranks = np.empty(weights.size, np.uint8)
+    positions = _native.feedback(
+        weights.reshape(-1), shape[1], spread.reshape(-1), labels, codebook, ranks
+    )
+    reference = by_columns(weights, spread, labels, codebook)
+    np.testing.assert_array_equal(ranks.reshape(shape), reference)
+    assert (np.diff(positions) > 0).all()
+    # Rows do not touch each other, wherever they are cut.
+    cut = shape[0] // 2
+    lower = np.empty((shape[0] - cut) * shape[1], np.uint8)
+    _native.feedback(
+        weights[cut:].reshape(-1), shape[1], spread.reshape(-1), labels, codebook, lower
+    )
+    np.testing.assert_array_equal(lower.reshape(-1, shape[1]), reference[cut:])
+
+
+def test_the_spread_is_the_cholesky_factor_of_the_inverse():
+    given = moment(np.random.default_rng(1), 300).astype(np.float64)
+    order = np.random.default_rng(2).permutation(300)
+    spreading = Spreading.of(given.astype(np.float32), order)
+    damped = given[np.ix_(order, order)]
+    upper = np.triu(spreading.spread, 1) + np.eye(300)
+    inverse = upper.T @ np.diag(spreading.step[order] ** 2) @ upper
+    # Damped on the diagonal by a fifth of itself and a hundredth of its mean, and nowhere else.
+    product = np.linalg.inv(inverse)
+    off = ~np.eye(300, dtype=bool)
+    np.testing.assert_allclose(product[off], damped[off], atol=1e-3 * damped.max())
+    diagonal = np.diag(damped)
+    np.testing.assert_allclose(
+        np.diag(product), 1.2 * diagonal + 0.01 * diagonal.mean(), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_what_is_kept_of_a_spread_brings_it_back():
+    rng = np.random.default_rng(8)
+    spreading = Spreading.of(moment(rng, 40), rng.permutation(40))
+    again = Spreading.of_array(spreading.to_array())
+    np.testing.assert_array_equal(np.triu(again.spread, 1), np.triu(spreading.spread, 1))
+    np.testing.assert_array_equal(again.step, spreading.step.astype(np.float32))
+    np.testing.assert_array_equal(again.order, spreading.order)
+
+
+def test_columns_may_change_places():
+    """With their inputs, and nothing else: the errors are those of before, in other places."""
+    rng = np.random.default_rng(9)
+    weights, inputs, places = rng.normal(size=(40, 70)), moment(rng, 70), rng.permutation(70)
+    sensitivity = sensitivity_of(rng, weights.shape, inputs)
+    moved = replace(sensitivity, inputs=inputs[np.ix_(places, places)])
+    matrix, moved_matrix = matrix_of(weights), matrix_of(weights[:, places])
+    _, found = clustered(matrix, sensitivity, EntropyMethod(0.02))
+    _, also = clustered(moved_matrix, moved, EntropyMethod(0.02))
+    np.testing.assert_array_equal(
+        errors_of(matrix, found)[:, places], errors_of(moved_matrix, also)
+    )
+
+
+def test_the_order_is_that_of_what_columns_bring_however_channels_are_scaled():
+    rng = np.random.default_rng(10)
+    weights = np.ones((3, 4)) * [1.0, 3.0, 2.0, 2.0]
+    inputs = np.diag([10.0, 1.0, 2.0, 2.0]).astype(np.float32)
+    assert order_of(matrix_of(weights), inputs).tolist() == [0, 1, 2, 3]  # 10, 9, 8, 8
+    weights, inputs = rng.normal(size=(40, 70)), moment(rng, 70)
+    channels = np.exp2(rng.integers(-4, 5, 70))
+    scaled = (inputs * np.outer(channels, channels)).astype(np.float32)
+    np.testing.assert_array_equal(
+        order_of(matrix_of(weights), inputs), order_of(matrix_of(weights / channels), scaled)
+    )
+
+
+def test_those_that_bring_most_first_do_less_damage_than_last(monkeypatch):
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        matrix = matrix_of(rng.normal(size=(64, 96)))
+        sensitivity = sensitivity_of(rng, matrix.shape)
+        damages = []
+        for order in (order_of, lambda *given: order_of(*given)[::-1]):
+            monkeypatch.setattr(feedback, "order_of", order)
+            _, found = clustered(matrix, sensitivity, KMeansMethod(8, Protection.parse("off")))
+            damages.append(sensitivity.expected_loss(errors_of(matrix, found)))
+        ratios.append(damages[0] / damages[1])
+    assert np.mean(ratios) < 0.95
+
+
+@pytest.mark.parametrize("method", [EntropyMethod(0.02), KMeansMethod(16, Protection())])
+def test_inputs_that_have_nothing_to_do_with_each_other_change_no_rank(method):
+    rng = np.random.default_rng(2)
+    matrix = matrix_of(rng.normal(size=(50, 80)))
+    sensitivity = sensitivity_of(rng, matrix.shape, np.eye(80, dtype=np.float32))
+    counted, found = clustered(matrix, sensitivity, method)
+    plain = fit_counted(counted, matrix, method)
+    np.testing.assert_array_equal(errors_of(matrix, found), errors_of(matrix, plain))
+    np.testing.assert_array_equal(found.counts, plain.counts)
+
+
+@pytest.mark.parametrize("method", [EntropyMethod(0.02), KMeansMethod(8, Protection.parse("off"))])
+def test_feedback_does_less_damage_than_rounding_with_the_same_codebook(method):
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        matrix = matrix_of(rng.normal(size=(64, 96)))
+        sensitivity = sensitivity_of(rng, matrix.shape)
+        counted, found = clustered(matrix, sensitivity, method)
+        plain = fit_counted(counted, matrix, method)
+        ratios.append(
+            sensitivity.expected_loss(errors_of(matrix, found))
+            / sensitivity.expected_loss(errors_of(matrix, plain))
+        )
+    assert max(ratios) < 1.0
+    assert np.mean(ratios) < 0.8  # it is 0.5 or so on inputs like these
+
+
+def test_damage_is_the_mean_square_of_what_comes_out():
+    rng = np.random.default_rng(3)
+    inputs, errors = rng.normal(size=(500, 20)), rng.normal(size=(30, 20))
+    sensitivity = Sensitivity(
+        (inputs.T @ inputs / 500).astype(np.float32), rng.random(30).astype(np.float32), 500
+    )
+    turned = (inputs @ errors.T) ** 2
+    expected = 0.5 * (turned.mean(0) @ sensitivity.outputs)
+    assert sensitivity.expected_loss(errors.astype(np.float32)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_protected_weights_come_back_as_they_were():
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(64, 96))
+    weights[3, 5], weights[60, 95] = 80.0, -70.0
+    matrix = matrix_of(weights)
+    _, found = clustered(matrix, sensitivity_of(rng, matrix.shape), KMeansMethod(8, Protection()))
+    assert found.n_protected == len(found.positions) > 0
+    assert not errors_of(matrix, found).reshape(-1)[found.positions].any()
+
+
+def test_pieces_are_parts_of_the_whole():
+    rng = np.random.default_rng(5)
+    matrix = matrix_of(rng.standard_t(3, (40, 50)))
+    _, found = clustered(matrix, sensitivity_of(rng, matrix.shape), KMeansMethod(4, Protection()))
+    (bits,) = matrix.rows()
+    places = []
+    for start in range(0, len(bits), 333):
+        piece = bits[start : start + 333]
+        ranks = np.empty(len(piece), np.uint8)
+        places.append(found.assign(piece, start, FloatFormat.BF16, ranks) + start)
+        np.testing.assert_array_equal(ranks, found.ranks[start : start + 333])
+    np.testing.assert_array_equal(np.concatenate(places), found.positions)
+
+
+@pytest.mark.parametrize("rule", list(ScaleRule))
+def test_a_scale_rule_says_which_factors_there_are(rule):
+    rng = np.random.default_rng(6)
+    matrix = matrix_of(rng.normal(size=(40, 50)))
+    _, found = clustered(matrix, sensitivity_of(rng, matrix.shape), EntropyMethod(0.02), rule)
+    assert (found.row_scale is None) == (rule is ScaleRule.NONE)
+    assert (found.column_scale is None) == (rule in (ScaleRule.NONE, ScaleRule.ROW))
+
+
+def test_dead_inputs_and_dead_rows_are_clustered_all_the_same():
+    rng = np.random.default_rng(7)
+    weights = rng.normal(size=(40, 50))
+    weights[7] = weights[:, 9] = 0.0
+    inputs = moment(rng, 50)
+    inputs[11] = inputs[:, 11] = 0.0
+    matrix = matrix_of(weights)
+    sensitivity = sensitivity_of(rng, matrix.shape, inputs)
+    assert sensitivity.flaw() is None
+    _, found = clustered(matrix, sensitivity, EntropyMethod(0.02))
+    assert np.isfinite(errors_of(matrix, found)).all()
+    zeros = Matrix(lambda: (np.zeros(2000, np.uint16),), (40, 50), FloatFormat.BF16, "zeros")
+    _, found = clustered(zeros, sensitivity, EntropyMethod(0.02))
+    assert not errors_of(zeros, found).any()
+
+
+def test_statistics_that_say_nothing_have_a_flaw():
+    eye, ones = np.eye(4, dtype=np.float32), np.ones(3, np.float32)
+    assert Sensitivity(eye, ones, FEWEST_TOKENS).flaw() is None
+    assert "tokens" in (Sensitivity(eye, ones, FEWEST_TOKENS - 1).flaw() or "")
+    assert "zero" in (Sensitivity(0 * eye, ones, 1000).flaw() or "")
+    assert "outputs" in (Sensitivity(eye, 0 * ones, 1000).flaw() or "")
+    assert "finite" in (Sensitivity(eye * np.float32("nan"), ones, 1000).flaw() or "")
+    assert "finite" in (Sensitivity(eye, ones * np.float32("inf"), 1000).flaw() or "")

@@ -1,0 +1,7 @@
+"""These tests train models: they are skipped where a package for that is missing."""
+
+from __future__ import annotations
+
+from tests.builders.extras import TRAINING, missing
+
+collect_ignore_glob = ["*"] if missing(*TRAINING) else []
