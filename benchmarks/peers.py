@@ -21,7 +21,8 @@ import numpy as np
 
 from command import Run, isotone
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.core.float_format import FloatFormat
 from isotone.models.open_source import open_source
 from results import print_table, write_results

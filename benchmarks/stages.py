@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.codec.packed import CHUNK_WEIGHTS, PackedLayout, PackedReader, encode_chunk
 from isotone.core.clustering.outliers import Protection
 from isotone.core.fit import Fit, count, fit

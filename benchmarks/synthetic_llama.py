@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from isotone.checkpoint.files.dense_shard import DenseShard
-from isotone.checkpoint.source.source import TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
 
 DEFAULT = Path(__file__).resolve().parent.parent / "work" / "synthetic-llama"
 SIZES = (1, 4, 16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from isotone.checkpoint.source.source import TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.errors import InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress

@@ -26,6 +26,7 @@ from isotone.calibration.observe import Observer, Seen
 from isotone.calibration.parts import Parts
 from isotone.calibration.route import NotInPartsError
 from isotone.calibration.statistics import Observed, inputs_file, outputs_file, write_array
+from isotone.checkpoint.files.atomic import write_atomically
 from isotone.checkpoint.source.source import Source
 from isotone.engine.progress import Progress
 from isotone.plan.tensors import Clustered
@@ -209,6 +210,4 @@ def _observed(places: Sequence[Place], seen: dict[int, Seen]) -> list[dict[str, 
 
 
 def _write(path: Path, body: Any) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(body), "utf-8")
-    scratch.rename(path)
+    write_atomically(path, json.dumps(body).encode(), durable=False)

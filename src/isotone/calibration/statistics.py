@@ -12,7 +12,6 @@ Everything that is found has been written whole.
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.files.atomic import write_atomically, writing_atomically
 from isotone.core.calibrated.sensitivity import Sensitivity
 from isotone.errors import FormatError
 
@@ -116,17 +116,13 @@ def _load(path: Path, n_axes: int) -> NDArray[np.float32]:
 def write_index(directory: Path, about: dict[str, Any], observed: list[Observed]) -> None:
     """Write what makes a directory of statistics complete."""
     body = {"version": _VERSION, "about": about, "matrices": [asdict(each) for each in observed]}
-    scratch = directory / (INDEX_FILE + ".tmp")
-    scratch.write_text(json.dumps(body), "utf-8")
-    scratch.rename(directory / INDEX_FILE)
+    write_atomically(directory / INDEX_FILE, json.dumps(body).encode(), durable=False)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array, whole or not at all, whoever else may be writing the same."""
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with scratch.open("wb") as file:
+    with writing_atomically(path, durable=False, unique=True) as file:
         np.save(file, array)
-    scratch.rename(path)
 
 
 def text_file(directory: Path) -> Path:

@@ -6,7 +6,6 @@ dropped when the run goes on, so that nothing is ever measured twice or half.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
+from isotone.checkpoint.files.lock import take_lock
 from isotone.checkpoint.staging.staging import writing
 from isotone.errors import InputError
 
@@ -45,7 +45,7 @@ class Journal(Generic[Record]):
             directory.mkdir(parents=True, exist_ok=True)
             file = (directory / name).open("a+b")
         with file:
-            _lock(file, directory)
+            take_lock(file, directory)
             with writing(directory):
                 file.seek(0)
                 records, n_bytes = _whole_lines(file.read(), directory / name, parse, command)
@@ -76,13 +76,6 @@ def _refuse_foreign(directory: Path, name: str, command: str) -> None:
         raise InputError(
             f"{directory}: exists, and holds no {name} of {command}; choose another RESULTS"
         )
-
-
-def _lock(file: BinaryIO, directory: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{directory}: another isotone is at work there; wait for it") from None
 
 
 def _whole_lines(

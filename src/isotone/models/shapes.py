@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
-from isotone.checkpoint.source.source import CompanionFile, TensorInfo
+from isotone.checkpoint.source.source import CompanionFile
 from isotone.errors import FormatError, InputError, MissingExtraError
 from isotone.plan.tensors import n_matrices
 

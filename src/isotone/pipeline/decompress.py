@@ -13,8 +13,8 @@ from isotone.checkpoint.compressed.manifest import Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.dense_shard import DenseShard
 from isotone.checkpoint.files.location import locate, locate_found
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
-from isotone.checkpoint.source.source import TensorInfo
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing

@@ -21,7 +21,8 @@ from isotone.checkpoint.compressed.manifest import (
 )
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.core.float_format import FloatFormat
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent

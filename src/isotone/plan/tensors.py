@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import MAX_AXES, PackedLayout
 from isotone.core.cluster import check_k

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 
 _EMBEDDING_WORDS = ("emb", "wte", "word")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
+from isotone.checkpoint.files.atomic import write_atomically
 from isotone.checkpoint.staging.staging import writing
 from isotone.errors import InputError
 from isotone.reporting.figure import Figure, csv_text
@@ -99,8 +99,8 @@ def write_page(page: Page, out: str | Path) -> list[Path]:
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            _write(path, content)
-        _write(out, _rendered(page, charts).encode())
+            write_atomically(path, content)
+        write_atomically(out, _rendered(page, charts).encode())
     return [out, *files]
 
 
@@ -118,8 +118,8 @@ def write_chart(chart: alt.TopLevelMixin, out: str | Path, name: str) -> tuple[P
     paths = Path(out) / f"{name}.html", Path(out) / f"{name}.png"
     with writing(Path(out)):
         Path(out).mkdir(parents=True, exist_ok=True)
-        _write(paths[0], page.encode())
-        _write(paths[1], picture)
+        write_atomically(paths[0], page.encode())
+        write_atomically(paths[1], picture)
     return paths
 
 
@@ -161,12 +161,3 @@ def _data_uri(name: str, content: bytes) -> str:
 def _script(content: object) -> str:
     """JSON that no text in it can end the script with."""
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
-
-
-def _write(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)

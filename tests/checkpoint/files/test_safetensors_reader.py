@@ -12,7 +12,7 @@ from safetensors import numpy as library
 
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
-from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.errors import FormatError
 from tests.builders.checkpoints import raw_safetensors, safetensors_bytes, weights
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isotone.checkpoint.source.source import TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.pipeline.allocate.importance import Importance
 from isotone.pipeline.compress import compress
 from isotone.pipeline.inspect import inspect

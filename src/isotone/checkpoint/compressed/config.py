@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from isotone.checkpoint.compressed.manifest import CHANGED_VERSION, FORMAT_VERSION, QUANT_METHOD
-from isotone.checkpoint.source.source import TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
 
 WEIGHTS_KEY = "transformers_weights"
 QUANTIZATION_KEY = "quantization_config"

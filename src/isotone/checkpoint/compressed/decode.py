@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.codec.packed import PackedReader
 from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.values import Values

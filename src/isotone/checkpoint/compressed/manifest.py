@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from isotone.checkpoint.compressed.sealed_json import seal
 from isotone.checkpoint.files.location import reaching
-from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.errors import FormatError
 
 MANIFEST_FILE = "isotone.json"

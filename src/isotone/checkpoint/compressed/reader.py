@@ -27,11 +27,11 @@ from isotone.checkpoint.compressed.manifest import (
 )
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.overlay.base_search import find_base
 from isotone.checkpoint.overlay.check import check_changed_arrays
 from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, CodebookManifest, read_manifest
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
-from isotone.checkpoint.source.source import TensorInfo
 from isotone.checkpoint.staging.small_files import read_small_file
 from isotone.codec.arrays import CODEBOOK, PACKED, SUFFIXES, StoredArray, values_of
 from isotone.codec.packed import PackedReader

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.checkpoint.source.source import DTYPE_BYTES, TensorInfo
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES, TensorInfo
 
 
 class DenseShard:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from isotone.checkpoint.files.local_file import PositionedFile
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.files.remote_file import RemoteFile
-from isotone.checkpoint.source.source import DTYPE_BYTES, TensorInfo
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES, TensorInfo
 from isotone.errors import FormatError
 
 MAX_HEADER_BYTES = 100_000_000

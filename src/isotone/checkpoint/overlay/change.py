@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from isotone.checkpoint.compressed.decode import hash_with
 from isotone.checkpoint.compressed.manifest import KeptRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.overlay.manifest import ChangedRecord
-from isotone.checkpoint.source.source import TensorInfo
 from isotone.codec.arrays import CODEBOOK, COLUMN_SCALE, ROW_SCALE, StoredArray, scale_arrays
 from isotone.core.scales.codes import Scale
 from isotone.core.values import Values, is_ascending

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, Record
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.overlay.manifest import ChangedRecord
-from isotone.checkpoint.source.source import TensorInfo
 from isotone.codec.arrays import CHANGEABLE
 from isotone.errors import FormatError
 

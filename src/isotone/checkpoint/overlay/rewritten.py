@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES, TensorInfo
 from isotone.checkpoint.overlay.change import Changed
-from isotone.checkpoint.source.source import DTYPE_BYTES, TensorInfo
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import ALIGNMENT
 from isotone.engine.progress import Progress

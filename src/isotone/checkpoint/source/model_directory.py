@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.files.location import fingerprints, is_remote
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
-from isotone.checkpoint.source.source import CompanionFile, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import CompanionFile
 from isotone.errors import FormatError, InputError
 
 CONFIG_FILE = "config.json"

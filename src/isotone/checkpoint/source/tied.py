@@ -6,7 +6,8 @@ dropped only where the config says that the two are one and the bytes agree.
 
 from __future__ import annotations
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 
 _PIECE_WEIGHTS = 1 << 22
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight", "output_projection.weight")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
+from isotone.checkpoint.files.atomic import write_atomically
+from isotone.checkpoint.files.lock import take_lock
 from isotone.checkpoint.staging.scratch import Scratch
 from isotone.checkpoint.staging.staging import (
     JOB_FILE,
@@ -20,7 +21,6 @@ from isotone.checkpoint.staging.staging import (
     refuse_existing,
     writing,
 )
-from isotone.errors import InputError
 
 _LOCK_FILE = ".lock"
 
@@ -40,7 +40,7 @@ class LocalStaging(Staging):
             _refuse_foreign(partial)
             partial.mkdir(parents=True, exist_ok=True)
             with (partial / _LOCK_FILE).open("w") as lock:
-                _take(lock, partial)
+                take_lock(lock, partial)
                 staging._refuse_other(job)
                 staging._adopt(job)
                 for path in partial.glob(".*.tmp"):  # of a run that was killed
@@ -61,12 +61,7 @@ class LocalStaging(Staging):
     def write(self, name: str, content: bytes) -> None:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(path.name + ".tmp")
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
+        write_atomically(path, content)
 
     def discard(self) -> None:
         with writing(self.out):
@@ -113,13 +108,6 @@ def _refuse_foreign(partial: Path) -> None:
         return
     if any(path.name != _LOCK_FILE for path in partial.iterdir()):
         raise foreign(partial)
-
-
-def _take(lock: TextIO, partial: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{partial}: another isotone is at work there; wait for it") from None
 
 
 def _is_own(directory: Path) -> bool:

@@ -6,13 +6,13 @@ nobody. A scratch pickles: it is a path.
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from isotone.checkpoint.files.atomic import temporary_name
 from isotone.checkpoint.files.location import is_remote, key, reaching, store
 
 
@@ -45,4 +45,4 @@ class Scratch:
 
 def new_scratch(directory: Path, name: str) -> Scratch:
     """A place for an attempt at the part of a name; directory: that of a staging."""
-    return Scratch(directory / f".{name}.{secrets.token_hex(8)}.tmp")
+    return Scratch(directory / temporary_name(name, unique=True))

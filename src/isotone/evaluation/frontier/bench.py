@@ -14,8 +14,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from isotone.calibration.statistics import INDEX_FILE
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.checkpoint.source.model_directory import ModelDirectory
-from isotone.checkpoint.source.source import DTYPE_BYTES
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.evaluation.divergence import divergence

@@ -31,10 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.gguf.file import GgufFile, is_readable
 from isotone.checkpoint.gguf.header import GgufTensor
 from isotone.checkpoint.source.model_directory import files_identity
-from isotone.checkpoint.source.source import CompanionFile, TensorInfo
+from isotone.checkpoint.source.source import CompanionFile
 from isotone.errors import InputError
 from isotone.models.gguf.model import GgufModel, read_model
 from isotone.models.gguf.tensors import (

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.models.lazy.expression import Expression
 from isotone.models.lazy.loading_tensor import Loading
 from isotone.models.plugin.checkpoint_tensors import TORCH_DTYPES

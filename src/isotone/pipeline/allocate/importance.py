@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isotone.checkpoint.source.source import Source, TensorInfo
+from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.source import Source
 from isotone.plan.vocabulary import heads
 
 _HEAD = 16.0

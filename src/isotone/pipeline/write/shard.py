@@ -23,7 +23,8 @@ from blake3 import blake3
 from isotone import _native
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
-from isotone.checkpoint.source.source import DTYPE_BYTES, Source
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
+from isotone.checkpoint.source.source import Source
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
 from isotone.core.fit import Fit, fit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
-from isotone.checkpoint.source.source import DTYPE_BYTES
+from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.codec.arrays import (
     CODEBOOK,
     COLUMN_SCALE,
