@@ -24,9 +24,8 @@ def test_new_content_replaces_the_old(durable, tmp_path):
 def test_after_an_exception_the_old_content_is_left_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(KeyError), writing_atomically(path) as file:
-        file.write(b"half of the new")
-        raise KeyError
+    with pytest.raises(TypeError), writing_atomically(path) as file:
+        file.writelines([b"half of the new", "text"])
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
