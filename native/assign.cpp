@@ -10,7 +10,7 @@ namespace isotone {
 std::vector<std::int64_t> assign16(const std::uint16_t* bits, std::size_t n, const std::uint16_t* labels,
                                    std::uint8_t* ranks) {
   std::vector<std::int64_t> positions;
-  constexpr std::size_t block = 64;  // protected weights are rare: look for them a block at a time
+  constexpr std::size_t block = 64;  // protected weights are rare, so they are looked for a block at a time
   for (std::size_t begin = 0; begin < n; begin += block) {
     const std::size_t end = begin + block < n ? begin + block : n;
     std::uint16_t seen = 0;
@@ -40,14 +40,10 @@ std::vector<std::int64_t> assign32(const std::uint32_t* bits, std::size_t n, con
   return positions;
 }
 
-void map16(const std::uint16_t* in, std::size_t n, const std::uint16_t* table, std::uint16_t* out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = table[in[i]];
-}
-
 #ifdef ISOTONE_X86
 namespace {
 
-// A table of up to 64 patterns fits two registers, and one instruction looks 32 ranks up in it.
+// A table of up to 64 patterns fits two registers, in which one instruction looks up 32 ranks.
 __attribute__((target("avx512f,avx512bw"))) std::size_t gather16_avx512(const std::uint8_t* ranks,
                                                                         std::size_t n,
                                                                         const std::uint16_t* table,

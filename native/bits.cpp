@@ -23,7 +23,8 @@ void unpack_eights(const std::uint8_t* in, std::size_t n_eights, std::uint8_t* r
   for (std::size_t i = 0; i < n_eights; ++i) {
     std::uint64_t word = 0;
     for (unsigned b = 0; b < width; ++b) word |= std::uint64_t{in[i * width + b]} << (8 * b);
-    for (unsigned j = 0; j < 8; ++j) ranks[8 * i + j] = static_cast<std::uint8_t>((word >> (j * width)) & mask);
+    for (unsigned j = 0; j < 8; ++j)
+      ranks[8 * i + j] = static_cast<std::uint8_t>((word >> (j * width)) & mask);
   }
 }
 
@@ -35,8 +36,8 @@ constexpr Pack unpackers[] = {nullptr,           unpack_eights<1>, unpack_eights
                               unpack_eights<6>, unpack_eights<7>, unpack_eights<8>};
 
 #ifdef ISOTONE_X86
-// One instruction deals eight codes out to eight bytes. It reads a whole word, so the last eights,
-// behind which there may be nothing to read, are left to the caller. Returns how many it has done.
+// One instruction distributes eight codes over eight bytes. It reads a whole word, so the last eights,
+// behind which there may be nothing to read, are left to the caller. Returns how many it has decoded.
 __attribute__((target("bmi2"))) std::size_t unpack_eights_bmi2(const std::uint8_t* in, std::size_t n_eights,
                                                                unsigned width, std::uint8_t* ranks) {
   const std::uint64_t mask = 0x0101010101010101u * ((1u << width) - 1);

@@ -4,10 +4,10 @@
 
 namespace isotone {
 
-// Fixed-width codes, least significant bit first, no padding but in the last byte.
+// Packs ranks in `width` bits each, least significant bit first, with no padding but in the last byte.
 void pack(const std::uint8_t* ranks, std::size_t n, unsigned width, std::uint8_t* out);
 
-// Reads ceil(n * width / 8) bytes.
+// Unpacks n ranks; reads ceil(n * width / 8) bytes.
 void unpack(const std::uint8_t* in, std::size_t n, unsigned width, std::uint8_t* ranks);
 
 }  // namespace isotone

@@ -1,25 +1,31 @@
-// Entropy-constrained clustering in one dimension (Chou, Lookabaugh and Gray 1989; that the best
-// clusters are runs: György and Linder 2002).
+// Entropy-constrained clustering in one dimension (Chou, Lookabaugh and Gray 1989; that the best clusters
+// are runs of the sorted values: György and Linder 2002).
 //
-// A cluster of weight w costs its squared error, and w * log2(W / w) bits for the ranks of its
-// weights, W being the weight of all; but the coder's frequencies are in 1/4096, so a rarer cluster
-// is coded in 12 bits, and takes the rest of its slot from all others. That depends on nothing outside of the cluster, so the best
-// partition, its number of clusters included, falls out of one dynamic programme:
-//   F(j) = min(F(j - 1) + protection of point j - 1,  min_i F(i) + error(i, j) + bits(i, j) + centroid)
+// A cluster of weight w costs its squared error, and w * log2(W / w) bits for the ranks of its weights,
+// where W is the weight of all clusters. The coder's frequencies are multiples of 1/4096, though, so a
+// rarer cluster is coded in 12 bits and takes the rest of its slot from all others. The cost of a cluster
+// depends on nothing outside of it, so the best partition, its number of clusters included, follows from
+// one dynamic programme, in which F(j) is the least cost of the first j values:
+//
+//   F(j) = min(F(j - 1) + protection of value j - 1,
+//              min_i F(i) + error(i, j) + bits(i, j) + centroid)
 #include "entropy.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
+#include "prefix_sums.hpp"
+#include "rans.hpp"
 #include "simd.hpp"
 
 namespace isotone {
 namespace {
 
-// log2 by basic arithmetic alone, so that every machine settles ties alike; x positive and normal.
-// ln m = 2 artanh((m - 1) / (m + 1)), m from 0.7 to 1.4; the next term is below 1e-16.
+// log2 of a positive, normal x by basic arithmetic alone, so that every machine breaks ties alike:
+// ln m = 2 artanh((m - 1) / (m + 1)) for m from 0.7 to 1.4. The next term is below 1e-16.
 inline double log2_of(double x) {
   std::uint64_t bits;
   std::memcpy(&bits, &x, 8);
@@ -42,39 +48,20 @@ inline double log2_of(double x) {
   return static_cast<double>(exponent) + sum * s * 2.885390081777926815;  // 2 / ln 2
 }
 
-constexpr double slots = 4096.0;  // of the coder's frequencies: rans.cpp
+constexpr double slots = rans_slots;  // the sum of the coder's frequencies
 constexpr double bits_a_nat = 1.442695040888963407;
 
-// Bits that the ranks of a cluster take. Concave in w, its slope log2(W / max(w, W / 4096)) less a
-// constant.
-inline double coded(double w, double total, double log_total) {
+// The bits that the ranks of a cluster of weight w take. They are concave in w; the slope is
+// log2(W / max(w, W / 4096)) less a constant.
+inline double rank_bits(double w, double total, double log_total) {
   const double used = w > total / slots ? w : total / slots;
   return w * (log_total - log2_of(used)) + bits_a_nat * (used - w);
 }
 
-// Prefix sums that start at the weighted median and run outwards, about the median: see solver.cpp.
-struct Sums {
-  std::vector<double> weight, first, second;
-
-  Sums(const double* values, const double* weights, std::size_t n) : weight(n + 1), first(n + 1), second(n + 1) {
-    double total = 0.0;
-    for (std::size_t i = 0; i < n; ++i) total += weights[i];
-    std::size_t middle = 0;
-    for (double seen = weights[0]; seen < total / 2 && middle + 1 < n;) seen += weights[++middle];
-    const auto add = [&](std::size_t to, std::size_t from, std::size_t point, double sign) {
-      const double x = values[point] - values[middle], w = sign * weights[point];
-      weight[to] = weight[from] + w;
-      first[to] = first[from] + w * x;
-      second[to] = second[from] + w * x * x;
-    };
-    for (std::size_t i = middle; i < n; ++i) add(i + 1, i, i, 1.0);
-    for (std::size_t i = middle; i > 0; --i) add(i - 1, i, i - 1, -1.0);
-  }
-  double total() const { return weight.back() - weight.front(); }
-};
-
+// The i for which a cluster of the values i to j - 1 gives the cheapest partition of the first j values.
+// scratch[i] receives the cost, without that of the centroid.
 ISOTONE_CLONES
-std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, double bit, double total,
+std::size_t best_start(const PrefixSums& sums, const double* cost, std::size_t j, double bit, double total,
                        double log_total, double* __restrict__ scratch) {
   const double* __restrict__ pw = sums.weight.data();
   const double* __restrict__ pf = sums.first.data();
@@ -84,7 +71,7 @@ std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, doub
   for (std::size_t i = 0; i < j; ++i) {
     const double w = weight - pw[i], sum = first - pf[i];
     const double error = (second - ps[i]) - sum * sum / w;
-    scratch[i] = cost[i] + (error > 0.0 ? error : 0.0) + bit * coded(w, total, log_total);
+    scratch[i] = cost[i] + (error > 0.0 ? error : 0.0) + bit * rank_bits(w, total, log_total);
   }
   double best = std::numeric_limits<double>::infinity();
 #pragma omp simd reduction(min : best)
@@ -95,11 +82,12 @@ std::size_t best_start(const Sums& sums, const double* cost, std::size_t j, doub
 }
 
 struct Cluster {
-  double weight = 0.0, centroid = 0.0, bits = 0.0;
+  double weight = 0.0, centroid = 0.0, bits = 0.0;  // bits: of the rank of one weight
 };
 
-// Weight and centroid of each cluster that has a point, numbered anew; returns how many.
-std::size_t describe(const double* values, const double* weights, std::size_t n, double total,
+// Computes the weight, the centroid and the code length of each cluster that has a value, numbers the
+// clusters anew, and returns how many they are.
+std::size_t update_clusters(const double* values, const double* weights, std::size_t n, double total,
                      double log_total, std::int32_t* labels, std::vector<Cluster>& clusters) {
   clusters.clear();
   std::int32_t last = -1;
@@ -129,17 +117,17 @@ std::size_t describe(const double* values, const double* weights, std::size_t n,
 
 }  // namespace
 
-void partition(const double* values, const double* weights, std::size_t n, const Prices& prices,
+void partition(const double* values, const double* weights, std::size_t n, const BitCosts& costs,
                std::int32_t* labels) {
-  const Sums sums(values, weights, n);
+  const PrefixSums sums(values, weights, n);
   const double total = sums.total(), log_total = log2_of(total);
   std::vector<double> cost(n + 1), scratch(n);
-  std::vector<std::int64_t> from(n + 1);  // where the last run begins; -1: one protected point
+  std::vector<std::int64_t> from(n + 1);  // where the last cluster begins; -1: value j - 1 is protected
   for (std::size_t j = 1; j <= n; ++j) {
-    const std::size_t i = best_start(sums, cost.data(), j, prices.bit, total, log_total, scratch.data());
-    cost[j] = scratch[i] + prices.centroid;
+    const std::size_t i = best_start(sums, cost.data(), j, costs.bit, total, log_total, scratch.data());
+    cost[j] = scratch[i] + costs.centroid;
     from[j] = static_cast<std::int64_t>(i);
-    const double exact = cost[j - 1] + prices.protected_weight * weights[j - 1];
+    const double exact = cost[j - 1] + costs.protected_weight * weights[j - 1];
     if (exact < cost[j]) cost[j] = exact, from[j] = -1;
   }
   std::int32_t cluster = static_cast<std::int32_t>(n);
@@ -155,10 +143,10 @@ void partition(const double* values, const double* weights, std::size_t n, const
     if (labels[i] >= 0) labels[i] -= cluster;
 }
 
-double settle(const double* values, const double* weights, std::size_t n, const Prices& prices,
+double lloyd_iterations(const double* values, const double* weights, std::size_t n, const BitCosts& costs,
               std::int32_t* labels) {
   constexpr int rounds = 64;
-  constexpr double settled = 1e-7;
+  constexpr double converged = 1e-7;
   double total = 0.0;
   for (std::size_t i = 0; i < n; ++i) total += weights[i];
   const double log_total = log2_of(total);
@@ -166,43 +154,43 @@ double settle(const double* values, const double* weights, std::size_t n, const 
   std::vector<std::int32_t> kept(labels, labels + n);
   double before = std::numeric_limits<double>::infinity();
   for (int round = 0;; ++round) {
-    const std::size_t k = describe(values, weights, n, total, log_total, labels, clusters);
-    double now = static_cast<double>(k) * prices.centroid;
-    for (const Cluster& c : clusters) now += prices.bit * coded(c.weight, total, log_total);
+    const std::size_t k = update_clusters(values, weights, n, total, log_total, labels, clusters);
+    double now = static_cast<double>(k) * costs.centroid;
+    for (const Cluster& c : clusters) now += costs.bit * rank_bits(c.weight, total, log_total);
     for (std::size_t i = 0; i < n; ++i) {
       if (labels[i] < 0) {
-        now += prices.protected_weight * weights[i];
+        now += costs.protected_weight * weights[i];
         continue;
       }
       const Cluster& c = clusters[static_cast<std::size_t>(labels[i])];
       const double d = values[i] - c.centroid;
       now += weights[i] * d * d;
     }
-    // Protecting a weight makes the codes of all others longer, so a round may also cost.
+    // Protecting a weight makes the codes of all others longer, so a round may also raise the cost.
     if (now >= before) {
       std::copy(kept.begin(), kept.end(), labels);
       return before;
     }
-    if (k == 0 || round == rounds || now > before * (1.0 - settled)) return now;
+    if (k == 0 || round == rounds || now > before * (1.0 - converged)) return now;
     before = now;
     std::copy(labels, labels + n, kept.begin());
     std::size_t at = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      const auto price = [&](std::size_t c) {
+      const auto cost = [&](std::size_t c) {
         const double d = values[i] - clusters[c].centroid;
-        return d * d + prices.bit * clusters[c].bits;
+        return d * d + costs.bit * clusters[c].bits;
       };
-      // A rarer neighbour may be passed over for the one behind it, so two steps are looked ahead.
-      double best = price(at);
+      // A rare neighbour may be passed over for the one behind it, so the next two clusters are tried.
+      double best = cost(at);
       for (bool moved = true; moved;) {
         moved = false;
         for (std::size_t next = at + 1; next < k && next <= at + 2; ++next)
-          if (const double p = price(next); p < best) {
+          if (const double p = cost(next); p < best) {
             best = p, at = next, moved = true;
             break;
           }
       }
-      labels[i] = best > prices.protected_weight ? -1 : static_cast<std::int32_t>(at);
+      labels[i] = best > costs.protected_weight ? -1 : static_cast<std::int32_t>(at);
     }
   }
 }

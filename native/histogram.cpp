@@ -1,15 +1,15 @@
 #include "histogram.hpp"
 
 #include <algorithm>
-#include <cstring>
 
+#include "float_bits.hpp"
 #include "simd.hpp"
 
 namespace isotone {
 
 void count_patterns(const std::uint16_t* bits, std::size_t n, std::uint64_t* counts) {
-  // Four tables, so that a run of equal weights does not wait for its own last increment; 32-bit,
-  // so that they stay in the second-level cache. Emptied before any entry could overflow.
+  // There are four tables, so that a run of equal weights does not wait for its own last increment. They
+  // are 32-bit, so that they stay in the second-level cache, and are emptied before an entry could overflow.
   constexpr std::size_t patterns = 65536, longest = std::size_t{1} << 31;
   std::vector<std::uint32_t> table(4 * patterns);
   while (n > 0) {
@@ -70,20 +70,12 @@ std::vector<std::pair<std::uint32_t, std::uint64_t>> DistinctCounter::sorted() c
   return found;
 }
 
-namespace {
-float as_float(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-}  // namespace
-
 void count_bins(const std::uint32_t* bits, std::size_t n, std::uint64_t* counts, double* sums,
                 double* squares) {
   for (std::size_t i = 0; i < n; ++i) {
-    const std::uint32_t bin = order_key(bits[i]) >> 12;
+    const std::uint32_t bin = order_key(bits[i]) >> bin_key_bits;
     const double magnitude = as_float(bits[i] & 0x7fffffffu);
-    const double end = as_float(bits[i] & 0x7ffff000u);
+    const double end = as_float(bits[i] & 0x7fffffffu & ~(bin_keys - 1));
     const double distance = magnitude - end;  // exact
     ++counts[bin];
     sums[bin] += distance;
@@ -95,8 +87,8 @@ void count_within_bins(const std::uint32_t* bits, std::size_t n, const std::int3
                        std::uint64_t* counts) {
   for (std::size_t i = 0; i < n; ++i) {
     const std::uint32_t key = order_key(bits[i]);
-    const std::int32_t row = slot[key >> 12];
-    if (row >= 0) ++counts[static_cast<std::size_t>(row) * 4096 + (key & 4095)];
+    const std::int32_t row = slot[key >> bin_key_bits];
+    if (row >= 0) ++counts[static_cast<std::size_t>(row) * bin_keys + (key & (bin_keys - 1))];
   }
 }
 

@@ -1,4 +1,4 @@
-// The boundary to Python: arrays in, arrays out. No validation here (src/isotone does it), and the
+// The boundary to Python: arrays in, arrays out. Nothing is validated here (src/isotone does it), and the
 // GIL is released for every loop.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -9,8 +9,9 @@
 #include "assign.hpp"
 #include "bits.hpp"
 #include "entropy.hpp"
-#include "feedback.hpp"
+#include "gptq.hpp"
 #include "histogram.hpp"
+#include "moments.hpp"
 #include "rans.hpp"
 #include "scale.hpp"
 #include "solver.hpp"
@@ -43,6 +44,13 @@ NB_MODULE(_native, m) {
   using u32 = std::uint32_t;
   using u64 = std::uint64_t;
   using i64 = std::int64_t;
+
+  // Constants of the format and of the loops; isotone.core takes them from here.
+  m.attr("RANS_SLOTS") = isotone::rans_slots;
+  m.attr("RANS_STATE_BYTES") = isotone::rans_state_bytes;
+  m.attr("RANS_SYMBOL_BYTES") = isotone::rans_symbol_bytes;
+  m.attr("BIN_KEY_BITS") = isotone::bin_key_bits;
+  m.attr("PROTECTED_LABEL") = isotone::protected_bit;
 
   m.def("solve", [](In<double> values, In<double> weights, std::size_t k) {
     std::vector<i64> borders(k + 1);
@@ -102,9 +110,6 @@ NB_MODULE(_native, m) {
     }
     return to_array(std::move(positions));
   });
-  m.def("map16", [](In<u16> in, In<u16> table, Out<u16> out) {
-    isotone::map16(in.data(), in.size(), table.data(), out.data());
-  }, release);
   m.def("gather16", [](In<u8> ranks, In<u16> table, Out<u16> out) {
     isotone::gather16(ranks.data(), ranks.size(), table.data(), table.size(), out.data());
   }, release);
@@ -117,10 +122,10 @@ NB_MODULE(_native, m) {
     isotone::partition(values.data(), weights.data(), values.size(), {bit, centroid, protected_weight},
                        labels.data());
   }, release);
-  m.def("settle", [](In<double> values, In<double> weights, double bit, double centroid,
-                     double protected_weight, Out<std::int32_t> labels) {
-    return isotone::settle(values.data(), weights.data(), values.size(), {bit, centroid, protected_weight},
-                           labels.data());
+  m.def("lloyd_iterations", [](In<double> values, In<double> weights, double bit, double centroid,
+                               double protected_weight, Out<std::int32_t> labels) {
+    return isotone::lloyd_iterations(values.data(), weights.data(), values.size(),
+                                     {bit, centroid, protected_weight}, labels.data());
   }, release);
 
   m.def("balance", [](In<u8> bits, int format, In<float> inverse, Out<float> row, Out<double> column) {
@@ -153,13 +158,13 @@ NB_MODULE(_native, m) {
     isotone::sum_by_rank(ranks.data(), ranks.size(), position, column.size(), gradient.data(), row.data(),
                          column.data(), sums.size(), sums.data(), scratch.data());
   }, release);
-  m.def("feedback", [](In<float> weights, std::size_t n_columns, In<float> spread, In<u16> labels,
-                       In<float> codebook, Out<u8> ranks) {
+  m.def("round_with_feedback", [](In<float> weights, std::size_t n_columns, In<float> factor,
+                                  In<u16> labels, In<float> codebook, Out<u8> ranks) {
     std::vector<i64> positions;
     {
       nb::gil_scoped_release unlocked;
-      positions = isotone::feedback(weights.data(), weights.size() / n_columns, n_columns, spread.data(),
-                                    labels.data(), codebook.data(), ranks.data());
+      positions = isotone::round_with_feedback(weights.data(), weights.size() / n_columns, n_columns,
+                                               factor.data(), labels.data(), codebook.data(), ranks.data());
     }
     return to_array(std::move(positions));
   });

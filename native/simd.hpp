@@ -1,5 +1,5 @@
-// Compile a hot loop once per instruction set and pick at load time, so that one wheel is fast on
-// every x86-64 machine. Elsewhere the plain version is the only one.
+// A hot loop is compiled once per instruction set, and the version is chosen at load time, so that one
+// wheel is fast on every x86-64 machine. Elsewhere the plain version is the only one.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)

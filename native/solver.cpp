@@ -1,17 +1,15 @@
-// D_c(j) = min_i D_{c-1}(i) + cost(i, j): the best c clusters of the first j points.
+// D_c(j) = min_i D_{c-1}(i) + cost(i, j): the squared error of the best c clusters of the first j values.
 //
-// The cost of one cluster, its weighted squared error, comes in O(1) from prefix sums. It satisfies
-// the Monge condition, so the best i moves right as j does, and a layer is filled by divide and
-// conquer in O(n log n) instead of O(n^2) (Wu 1991; Grønlund et al., arXiv 1701.07204).
-//
-// Prefix sums start at the weighted median and run outwards, about the median. The far tails come
-// last, so an outlier of any size leaves the sums of the bulk untouched.
+// The cost of one cluster, its weighted squared error, comes in O(1) from prefix sums. It satisfies the
+// Monge condition, so the best i moves right as j does, and a layer is filled by divide and conquer in
+// O(n log n) instead of O(n^2) (Wu 1991; Grønlund et al., arXiv 1701.07204).
 #include "solver.hpp"
 
 #include <algorithm>
 #include <limits>
 #include <vector>
 
+#include "prefix_sums.hpp"
 #include "simd.hpp"
 
 namespace isotone {
@@ -34,8 +32,8 @@ inline double split_cost(const Layer& layer, std::size_t i, std::size_t j) {
   return layer.previous[i] + (error > 0.0 ? error : 0.0);
 }
 
-// The best of the splits lo <= i < hi; the first of equal ones wins, so ties are settled the same
-// way everywhere. Three plain loops rather than one clever one: each of them vectorises.
+// The best of the splits lo <= i < hi. The first of equal ones wins, so that ties are broken the same way
+// on every machine. These are three plain loops rather than one clever one, because each vectorises.
 ISOTONE_CLONES
 std::size_t best_of_many(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
   const double weight = layer.weight[j], first = layer.first[j], second = layer.second[j];
@@ -58,7 +56,7 @@ std::size_t best_of_many(const Layer& layer, std::size_t j, std::size_t lo, std:
   return at;
 }
 
-// Most calls come from the bottom of the recursion, where few splits are left.
+// The same for few splits: most calls come from the bottom of the recursion, where few are left.
 inline std::size_t best_of_few(const Layer& layer, std::size_t j, std::size_t lo, std::size_t hi) {
   std::size_t at = lo;
   double best = split_cost(layer, lo, j);
@@ -91,22 +89,8 @@ void fill(const Layer& layer, std::size_t j_lo, std::size_t j_hi, std::size_t i_
 
 void solve(const double* values, const double* weights, std::size_t n, std::size_t k,
            std::int64_t* borders) {
-  double total = 0.0;
-  for (std::size_t i = 0; i < n; ++i) total += weights[i];
-  std::size_t middle = 0;
-  for (double seen = weights[0]; seen < total / 2 && middle + 1 < n;) seen += weights[++middle];
-
-  std::vector<double> weight(n + 1), first(n + 1), second(n + 1);
-  auto add = [&](std::size_t to, std::size_t from, std::size_t point, double sign) {
-    const double x = values[point] - values[middle];
-    const double w = sign * weights[point];
-    weight[to] = weight[from] + w;
-    first[to] = first[from] + w * x;
-    second[to] = second[from] + w * x * x;
-  };
-  for (std::size_t i = middle; i < n; ++i) add(i + 1, i, i, 1.0);
-  for (std::size_t i = middle; i > 0; --i) add(i - 1, i, i - 1, -1.0);
-
+  const PrefixSums sums(values, weights, n);
+  const std::vector<double>&weight = sums.weight, &first = sums.first, &second = sums.second;
   std::vector<double> previous(n + 1), current(n + 1), scratch(n + 1);
   std::vector<std::uint32_t> splits((k - 1) * (n + 1));
   for (std::size_t j = 1; j <= n; ++j) {
@@ -117,7 +101,7 @@ void solve(const double* values, const double* weights, std::size_t n, std::size
     std::uint32_t* split = &splits[(c - 2) * (n + 1)];
     const Layer layer{weight.data(),   first.data(),   second.data(), previous.data(),
                       current.data(), split, scratch.data()};
-    // The last layer is read at n alone.
+    // The last layer is read only at n.
     fill(layer, c == k ? n : c, n + 1, c - 1, n);
     std::swap(previous, current);
   }

@@ -1,6 +1,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+RANS_SLOTS: int
+RANS_STATE_BYTES: int
+RANS_SYMBOL_BYTES: int
+BIN_KEY_BITS: int
+PROTECTED_LABEL: int
+
 def solve(
     values: NDArray[np.float64], weights: NDArray[np.float64], k: int
 ) -> NDArray[np.int64]: ...
@@ -31,9 +37,6 @@ def assign32(
     labels: NDArray[np.uint16],
     ranks: NDArray[np.uint8],
 ) -> NDArray[np.int64]: ...
-def map16(
-    patterns: NDArray[np.uint16], table: NDArray[np.uint16], out: NDArray[np.uint16]
-) -> None: ...
 def gather16(
     ranks: NDArray[np.uint8], table: NDArray[np.uint16], out: NDArray[np.uint16]
 ) -> None: ...
@@ -48,7 +51,7 @@ def partition(
     protected_weight: float,
     labels: NDArray[np.int32],
 ) -> None: ...
-def settle(
+def lloyd_iterations(
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
     bit: float,
@@ -89,10 +92,10 @@ def sum_by_rank(
     column: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None: ...
-def feedback(
+def round_with_feedback(
     weights: NDArray[np.float32],
     n_columns: int,
-    spread: NDArray[np.float32],
+    factor: NDArray[np.float32],
     labels: NDArray[np.uint16],
     codebook: NDArray[np.float32],
     ranks: NDArray[np.uint8],

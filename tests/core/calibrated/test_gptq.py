@@ -81,7 +81,7 @@ def test_ranks_are_those_of_a_column_by_column_reference(shape):
     labels = np.abs(np.nan_to_num(values)[:, None] - codebook).argmin(1).astype(np.uint16)
     labels[np.abs(np.nan_to_num(values)) > 6] += 256
     ranks = np.empty(weights.size, np.uint8)
-    positions = _native.feedback(
+    positions = _native.round_with_feedback(
         weights.reshape(-1), shape[1], spread.reshape(-1), labels, codebook, ranks
     )
     reference = by_columns(weights, spread, labels, codebook)
@@ -90,7 +90,7 @@ def test_ranks_are_those_of_a_column_by_column_reference(shape):
     # Rows do not touch each other, wherever they are cut.
     cut = shape[0] // 2
     lower = np.empty((shape[0] - cut) * shape[1], np.uint8)
-    _native.feedback(
+    _native.round_with_feedback(
         weights[cut:].reshape(-1), shape[1], spread.reshape(-1), labels, codebook, lower
     )
     np.testing.assert_array_equal(lower.reshape(-1, shape[1]), reference[cut:])

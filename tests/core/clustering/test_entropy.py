@@ -149,7 +149,7 @@ def test_settling_never_raises_the_cost_and_returns_that_of_its_labels(table, la
     _, labels[clustered] = np.unique(labels[clustered], return_inverse=True)
     before = cost_of_labels(values, counts, labels, lambda_)
     after = labels.copy()
-    returned = _native.settle(values, counts, *lambda_, after)
+    returned = _native.lloyd_iterations(values, counts, *lambda_, after)
     found = cost_of_labels(values, counts, after, lambda_)
     assert returned == pytest.approx(found, rel=EXACT, abs=EXACT)
     assert found <= before * (1 + EXACT) + EXACT
@@ -169,7 +169,7 @@ def test_settling_does_not_protect_what_makes_all_others_dearer(values, lambda_,
     values, labels = np.array(values, np.float64), np.array(start, np.int32)
     counts = np.ones(len(values))
     before = cost_of_labels(values, counts, labels, lambda_)
-    returned = _native.settle(values, counts, *lambda_, labels)
+    returned = _native.lloyd_iterations(values, counts, *lambda_, labels)
     assert returned <= before * (1 + EXACT)
     assert cost_of_labels(values, counts, labels, lambda_) == pytest.approx(returned, rel=EXACT)
 

@@ -250,7 +250,7 @@ def _ranked(
     """Ranks [n] of divided weights [rows, columns], and the positions of protected ones."""
     order, n_columns = spreading.order, len(column)
     ordered, ranks = np.empty(weights.size, np.uint8), np.empty(weights.shape, np.uint8)
-    found = _native.feedback(
+    found = _native.round_with_feedback(
         np.ascontiguousarray(weights[:, order]).reshape(-1),
         n_columns,
         spreading.within(column).reshape(-1),

@@ -9,7 +9,7 @@ number of values comes out of it.
 
 That is quadratic in the number of points, so it is done on points merged to a small part of the
 distance that neighbouring centroids will have; on all points, centroids and code lengths are then
-made the best for each other in turn (`_native.settle`), which never raises the cost.
+made the best for each other in turn (`_native.lloyd_iterations`), which never raises the cost.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class EntropyMethod:
         found, centroid = self._partition(coarse, bit, centroid, exact)
         labels: NDArray[np.int32] = found[run]
         weights = points.counts.astype(np.float64)
-        _native.settle(points.values, weights, bit, centroid, exact, labels)
+        _native.lloyd_iterations(points.values, weights, bit, centroid, exact, labels)
         return labels
 
     def _partition(

@@ -1,35 +1,35 @@
-// Rounding with error feedback (Frantar et al., "GPTQ", arXiv 2210.17323). Rows do not touch each
-// other. Errors are spread at once within a block of columns, and over what lies beyond it as the
-// product of two small matrices, by the same sums in the same order on every instruction set.
-#include "feedback.hpp"
+// Rounding with error feedback (Frantar et al., "GPTQ", arXiv 2210.17323). Rows are independent of each
+// other. Within a block of columns an error is fed back at once; the columns beyond the block get the
+// errors of the whole block as the product of two small matrices. The sums and their order are the same on
+// every instruction set.
+#include "gptq.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "assign.hpp"
-#include "half_key.hpp"
+#include "float_bits.hpp"
 #include "simd.hpp"
 
 namespace isotone {
 namespace {
 
-constexpr std::size_t tile = 32;    // rows that share what is read of `spread`
-constexpr std::size_t block = 64;   // columns whose errors are gathered before they are spread further
+constexpr std::size_t tile = 32;    // rows that share what is read of the factor
+constexpr std::size_t block = 64;   // columns whose errors are gathered before they are fed back further
 constexpr std::size_t group = 4;    // rows whose sums stay in registers
 constexpr std::size_t lanes = 16;
 
 typedef float Lanes __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
 
-// values[r, t] -= sum_j errors[r, j] * spread[j, t] for `group` rows and n columns t.
+// values[r, t] -= sum_j errors[r, j] * factor[j, t] for `group` rows and n columns t.
 ISOTONE_CLONES
-void subtract_product(float* values, std::size_t stride, const float* errors, const float* spread,
+void subtract_product(float* values, std::size_t stride, const float* errors, const float* factor,
                       std::size_t n_block, std::size_t n) {
   std::size_t t = 0;
   for (; t + 2 * lanes <= n; t += 2 * lanes) {
     Lanes sums[2 * group] = {};
     for (std::size_t j = 0; j < n_block; ++j) {
-      const Lanes low = *reinterpret_cast<const Lanes*>(spread + j * stride + t);
-      const Lanes high = *reinterpret_cast<const Lanes*>(spread + j * stride + t + lanes);
+      const Lanes low = *reinterpret_cast<const Lanes*>(factor + j * stride + t);
+      const Lanes high = *reinterpret_cast<const Lanes*>(factor + j * stride + t + lanes);
       for (std::size_t r = 0; r < group; ++r) {
         sums[2 * r] += errors[r * block + j] * low;
         sums[2 * r + 1] += errors[r * block + j] * high;
@@ -43,25 +43,26 @@ void subtract_product(float* values, std::size_t stride, const float* errors, co
   for (; t < n; ++t)
     for (std::size_t r = 0; r < group; ++r) {
       float sum = 0.0f;
-      for (std::size_t j = 0; j < n_block; ++j) sum += errors[r * block + j] * spread[j * stride + t];
+      for (std::size_t j = 0; j < n_block; ++j) sum += errors[r * block + j] * factor[j * stride + t];
       values[r * stride + t] -= sum;
     }
 }
 
-ISOTONE_CLONES void subtract_scaled(float* values, float error, const float* spread, std::size_t n) {
-  for (std::size_t t = 0; t < n; ++t) values[t] -= error * spread[t];
+ISOTONE_CLONES void subtract_scaled(float* values, float error, const float* factor, std::size_t n) {
+  for (std::size_t t = 0; t < n; ++t) values[t] -= error * factor[t];
 }
 
 }  // namespace
 
-std::vector<std::int64_t> feedback(const float* weights, std::size_t n_rows, std::size_t n_columns,
-                                   const float* spread, const std::uint16_t* labels,
-                                   const float* codebook, std::uint8_t* ranks) {
+std::vector<std::int64_t> round_with_feedback(const float* weights, std::size_t n_rows,
+                                              std::size_t n_columns, const float* factor,
+                                              const std::uint16_t* labels, const float* codebook,
+                                              std::uint8_t* ranks) {
   std::vector<std::int64_t> positions;
   std::vector<float> errors(tile * block), values(tile * n_columns);
   for (std::size_t top = 0; top < n_rows; top += tile) {
     const std::size_t height = std::min(tile, n_rows - top);
-    // The last tile is filled up with rows of zeros, which stay what they are: errors are 0 there.
+    // The last tile is filled up with rows of zeros, whose errors are 0, so that they stay zeros.
     std::fill(values.begin(), values.end(), 0.0f);
     std::copy_n(weights + top * n_columns, height * n_columns, values.begin());
     for (std::size_t first = 0; first < n_columns; first += block) {
@@ -80,12 +81,12 @@ std::vector<std::int64_t> feedback(const float* weights, std::size_t n_rows, std
           }
           const float error = row[j] - restored;
           errors[r * block + j - first] = error;
-          subtract_scaled(row + j + 1, error, spread + j * n_columns + j + 1, last - j - 1);
+          subtract_scaled(row + j + 1, error, factor + j * n_columns + j + 1, last - j - 1);
         }
       }
       for (std::size_t r = 0; r < height && last < n_columns; r += group)
         subtract_product(&values[r * n_columns + last], n_columns, &errors[r * block],
-                         spread + first * n_columns + last, last - first, n_columns - last);
+                         factor + first * n_columns + last, last - first, n_columns - last);
     }
   }
   std::sort(positions.begin(), positions.end());
