@@ -1,11 +1,12 @@
-"""What knowing the activations is worth, on SmolLM2's linear matrices, by the model's own text.
+"""Measure what calibration is worth on SmolLM2's linear matrices, with the model's own text.
 
-Each size is compressed from statistics that `isotone calibrate` collected once, and judged beside
-the same size without; the whole command with `--calibrate self` is timed at the first size. On
-questions: the dense model and 3.6 bits. Healed: 3.1 bits. Shaken: the same function, its channels
-rescaled (shaken.py). What is done already is kept in work/calibration, so that an interrupted run
-goes on; steps that are left out keep what benchmarks/results has of them. Each says when it was
-taken.
+Each size is compressed from statistics that `isotone calibrate` collected once, and is judged
+beside the same size without calibration; the whole command with `--calibrate self` is timed at the
+first size. Questions are asked of the dense model and at 3.6 bits. The model at 3.1 bits is also
+healed. The shaken model computes the same function with rescaled channels (inputs/shaken.py).
+
+Finished steps are kept in work/calibration, so that an interrupted run goes on. Steps that are left
+out keep their figures in benchmarks/results; each figure says when it was taken.
 """
 
 import argparse
@@ -15,10 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from command import isotone
-from results import DIRECTORY, print_table, write_results
-from shaken import shaken
-from smollm2_dense import DEFAULT, smollm2_dense
+from inputs.shaken import shaken
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
+from measuring.command import isotone
+from measuring.tables import DIRECTORY, print_table, write_results
 
 WORK = DEFAULT.with_name("calibration")
 STATISTICS = WORK / "statistics"

@@ -1,12 +1,12 @@
-"""What each default is worth, on three kinds of weights: how a model is hurt without it.
+"""Measure what each default is worth on three kinds of weights: the damage to a model without it.
 
 SmolLM2 is judged by the divergence of its predictions (KL to the dense model), all-MiniLM by the
-mean of 1 - cosine of its sentence embeddings. The third is SmolLM2 with shaken channels, shaken.py:
-the same function, but rows and columns differ by factors of two to thirty.
+mean of 1 - cosine of its sentence embeddings. The third is SmolLM2 with shaken channels
+(inputs/shaken.py): the same function, but the scales of rows and columns differ 2 to 30 times.
 
-Each method is run with its defaults, and with one of them changed at a time. Sizes differ a little
-where k decides, so damage is also given at the size of the default: a bit more for every weight
-takes error, and with it a small damage, to a quarter.
+Each method is run with its defaults, and with one of them changed at a time. Where K decides, sizes
+differ a little, so damage is also given at the size of the default: one more bit a weight lowers
+the squared error, and with it a small damage, to a quarter.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 import isotone
+from inputs.minilm_dense import embeddings, minilm_dense, sentences_of
+from inputs.shaken import shaken
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.run import evaluate
 from isotone.models.windows import BUILTIN, read_text
-from minilm_dense import embeddings, minilm_dense, sentences_of
-from results import print_table, write_results
-from shaken import shaken
-from smollm2_dense import DEFAULT, smollm2_dense
+from measuring.tables import print_table, write_results
 
 WORK = DEFAULT.with_name("defaults")
 CHANGES = {

@@ -1,8 +1,8 @@
-"""The demonstration: a real language model, compressed four ways, and what that did to it.
+"""Compress a real language model in four ways, and show what that did to it.
 
-Obtains SmolLM2-135M-Instruct, compresses it to 5 and to 4 bits a weight, with K = 16, and with
-K = 16 the plain way, verifies each result against the dense model, and prints one table with size,
-error, time and quality, and how each model continues the same prompt.
+The demonstration obtains SmolLM2-135M-Instruct, compresses it to 5 and to 4 bits a weight, with
+K = 16, and with plain k-means at K = 16, and verifies each result against the dense model. It
+prints one table with size, error, time and quality, and how each model continues the same prompt.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 import isotone
+from inputs.smollm2_dense import smollm2_dense
 from isotone.cli.console import size
 from isotone.evaluation.generate import generate
 from isotone.evaluation.run import Evaluation, evaluate
-from smollm2_dense import smollm2_dense
 
 PROMPT = "The three primary colors are"
 TOKENS = 24

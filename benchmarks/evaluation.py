@@ -1,9 +1,9 @@
-"""What judging costs beyond the forward passes that it must make anyway.
+"""Measure what judging costs beyond the forward passes that it must make anyway.
 
-Per window, in turn: the model alone; `score`; the model and its reference alone; `compare`. The
-overhead is the ratio of the seconds, and of the core seconds, which other work on the machine
-disturbs less; on a busy one set OMP_NUM_THREADS=1 as well, for threads that wait for one another
-wait for all that other work too. The protocol is that of `isotone eval`: float32.
+For each window, alternately: the model alone; `score`; the model and its reference alone;
+`compare`. The overhead is the ratio of the seconds, and of the core seconds, which other work on
+the machine disturbs less. On a busy machine set OMP_NUM_THREADS=1 as well, because threads that
+wait for one another also wait for all other work. The protocol is that of `isotone eval`: float32.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.perplexity import perplexity
 from isotone.evaluation.scoring import compare, score, scoring_mode
 from isotone.models.model_files import load_model, open_files
 from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
-from results import print_table, write_results
-from smollm2_dense import DEFAULT, smollm2_dense
+from measuring.tables import print_table, write_results
 
 
 def forward(windows: Tokens, *models: PreTrainedModel) -> None:

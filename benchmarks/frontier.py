@@ -1,10 +1,10 @@
-"""The frontier of SmolLM2: isotone and its data-free peers, quality over measured bits, one chart.
+"""Measure the frontier of SmolLM2: isotone and its data-free peers, quality over measured bits.
 
-Linear layers only; the embedding is kept. All points are measured in this run, on the same text and
-windows, each with the bytes that its own storage needs: isotone by `isotone frontier`, which writes
-and loads real files, the peers by round_trips.py (with --recorded-peers, in an earlier run, as
-results/frontier.json has them). The chart goes to work/frontier, as a PNG and an interactive page;
-the PNG also to docs/, where the README shows it.
+Only linear layers are compressed; the embedding is kept. All points are measured in this run, on
+the same text and windows, each with the bytes that its own storage needs: isotone by `isotone
+frontier`, which writes and loads real files, the peers by round_trips.py (with --recorded-peers,
+in an earlier run, from results/frontier.json). The chart goes to work/frontier, as a PNG and as an
+interactive page; the PNG also goes to docs/, where the README shows it.
 """
 
 import argparse
@@ -13,12 +13,12 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.frontier.sweep import sweep, variants
 from isotone.models.windows import BUILTIN
 from isotone.reporting.frontier.chart import frontier_chart
 from isotone.reporting.page import write_chart
-from results import DIRECTORY, print_table, write_results
-from smollm2_dense import DEFAULT, smollm2_dense
+from measuring.tables import DIRECTORY, print_table, write_results
 
 WORK = DEFAULT.with_name("frontier")
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "frontier-smollm2.png"
@@ -37,7 +37,8 @@ CAPTION = (
 
 def measured_peers(model: Path, given: argparse.Namespace) -> list[dict]:
     """The points of all peers, or of some."""
-    from round_trips import PEERS, measure  # brings the peers' own packages
+    from baselines.formats import PEERS
+    from round_trips import measure
 
     names = list(PEERS) if given.peers is None else given.peers
     points = measure(model, given.text, given.windows, 1024, names)

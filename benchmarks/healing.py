@@ -1,9 +1,9 @@
-"""What training nothing but the centroids brings back, on SmolLM2's linear matrices.
+"""Measure what training nothing but the centroids brings back, on SmolLM2's linear matrices.
 
 Each clustering is healed by the command as people run it, and judged before and after: on the test
 text, on a text of another kind (the one that Python ships), and on questions. The cost of a step is
-measured beside one of full fine-tuning of the dense model, in turn, on the same batch. What is done
-already is kept in work/healing, so that an interrupted run goes on.
+measured beside a step of full fine-tuning of the dense model, alternating, on the same batch.
+Finished steps are kept in work/healing, so that an interrupted run goes on.
 """
 
 import argparse
@@ -12,9 +12,9 @@ import shutil
 import time
 from pathlib import Path
 
-from command import isotone
-from results import print_table, write_results
-from smollm2_dense import DEFAULT, smollm2_dense
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
+from measuring.command import isotone
+from measuring.tables import print_table, write_results
 
 WORK = DEFAULT.with_name("healing")
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "healing-smollm2.png"

@@ -1,11 +1,12 @@
-"""A checkpoint of Llama-3.1-8B's size against what its disk can do, and how time grows with size.
+"""Measure a checkpoint of Llama-3.1-8B's size against its disk, and how time grows with size.
 
-For each size: the checkpoint is made (see synthetic_llama.py) and read once, cold: the first half
-of the hardware's limit. Then for each K the whole `isotone compress`, cold; the second half of the
-limit, writing as many bytes as it wrote; `isotone verify`, cold; decoding alone, on one core, in
-this process; and for the first K `isotone decompress`. Last, where the time goes (see stages.py).
+For each size, the checkpoint is made (inputs/synthetic_llama.py) and read once from a cold cache,
+which is the first half of the hardware's limit. Then the whole `isotone compress` runs cold for
+each K. Writing as many bytes as it wrote is the second half of the limit. `isotone verify` runs
+cold; decoding alone runs on one core of this process; `isotone decompress` runs for the first K.
+The last table says where the time goes (stages.py).
 
-What is made is removed again as soon as it has served: 37 GB at most, for 16 GB.
+Whatever is made is removed as soon as it has served: 37 GB at most, for 16 GB.
 """
 
 import argparse
@@ -17,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import Run, isotone
-from disk import drop_cache, read_seconds, write_seconds
+from inputs.synthetic_llama import SIZES
 from isotone.checkpoint.compressed.decode import restored
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.models.open_source import open_source
-from results import print_table, write_results
+from measuring.command import Run, isotone
+from measuring.disk import drop_cache, read_seconds, write_seconds
+from measuring.tables import print_table, write_results
 from stages import matrices, print_stages, stage_seconds
-from synthetic_llama import SIZES
 
 WORK = Path(__file__).resolve().parent.parent / "work" / "large"
 ONE_LAYER = "model.layers.0.*"
@@ -122,7 +123,7 @@ def _decode_seconds(directory: Path) -> float:
 
 def _make(gigabytes: int, work: Path) -> Path:
     """The checkpoint; a process of its own makes it, so that this one stays small."""
-    script = Path(__file__).with_name("synthetic_llama.py")
+    script = Path(__file__).with_name("inputs") / "synthetic_llama.py"
     source = work / f"llama-{gigabytes}"
     command = [sys.executable, str(script), str(source), "--gigabytes", str(gigabytes)]
     subprocess.run(command, check=True, stdout=sys.stderr)

@@ -1,11 +1,11 @@
-"""How long a clustered model takes to load, what it holds, and how fast it runs, beside dense.
+"""Measure how long a clustered model takes to load, its memory and its speed, beside the dense one.
 
-Dense and clustered are loaded in turn, several times over; the best of each counts. A time ends
-when every page of every weight was touched once, for transformers maps a dense checkpoint into
-memory and has read nothing of it when `from_pretrained` returns. Still, a checkpoint that is in the
-page cache and is used as it is stored costs a dense load next to nothing, neither reading nor
-copying; so loads that convert to float32, that find nothing in the page cache, and that count the
-whole process, imports and all, are measured too.
+Dense and clustered models are loaded alternately, several times; the best of each counts. A time
+ends when every page of every weight has been touched once, because transformers maps a dense
+checkpoint into memory and has read nothing of it when `from_pretrained` returns. A checkpoint that
+is in the page cache and is used as it is stored still costs a dense load next to nothing, neither
+reading nor copying. So the script also measures loads that convert to float32, loads that find
+nothing in the page cache, and the whole process, imports included.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import isotone
-from command import isotone as run_isotone
-from results import print_table, write_results
-from smollm2_dense import DEFAULT, smollm2_dense
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
+from measuring.command import isotone as run_isotone
+from measuring.tables import print_table, write_results
 
 PAGE_BYTES = 4096
 PROMPT_TOKENS = 8

@@ -1,15 +1,15 @@
-"""isotone beside the k-means tools that people have: time and distortion on the same matrices.
+"""Measure time and distortion of isotone beside the k-means tools that people use.
 
-Every matrix of SmolLM2-135M-Instruct (210 linear layers and the tied embedding), K = 16, in one
-run. isotone is the whole command, from the start of the process to an output that has reached the
-disk, as plain k-means (no protection, no factors), with its defaults, and for a size: the median
-of runs before and after the others. coremltools' PostTrainingPalettizer (4 bits, per tensor,
-otherwise its defaults: fast mode, one worker, since starting more takes longer than they save here)
-and scikit-learn's KMeans (one start, all cores) are timed on weights that are in memory already,
-and write nothing.
+Every matrix of SmolLM2-135M-Instruct (210 linear layers and the tied embedding) is clustered with
+K = 16, in one run. isotone is the whole command, from the start of the process to an output that
+has reached the disk: as plain k-means (no protection, no scales), with its defaults, and for a
+size; the median of runs before and after the others. coremltools' PostTrainingPalettizer (4 bits,
+per tensor, otherwise its defaults: fast mode, one worker, since starting more takes longer than
+they save here) and scikit-learn's KMeans (one start, all cores) are timed on weights that are in
+memory already, and write nothing.
 
-Distortion is the sum of squared errors in float64, of each tool's own centroids and assignments;
-for isotone those of its files as plain k-means, float32 centroids.
+Distortion is the sum of squared errors in float64, of each tool's own centroids and ranks; for
+isotone it is that of its files as plain k-means, with float32 centroids.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from command import Run, isotone
+from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
 from isotone.core.float_format import FloatFormat
 from isotone.models.open_source import open_source
-from results import print_table, write_results
-from smollm2_dense import DEFAULT, smollm2_dense
+from measuring.command import Run, isotone
+from measuring.tables import print_table, write_results
 from stages import matrices
 
 K, BITS = 16, 4

@@ -1,8 +1,8 @@
-"""Compressing on a Ray cluster of nodes of one core each, beside this machine's own workers.
+"""Measure compressing on a Ray cluster of one-core nodes, beside this machine's own workers.
 
 The nodes are processes of this machine (ray.cluster_utils), each held to a core of its own; the
-cluster stands before a command is timed, as it would. A command is the whole `isotone compress`,
-the driver's start included. All outputs must be byte for byte the same.
+cluster is up before a command is timed. A command is the whole `isotone compress`, the start of the
+driver included. All outputs must be byte for byte the same.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from command import Run, isotone
-from disk import drop_cache
 from isotone.checkpoint.compressed.manifest import hash_file
-from results import print_table, write_results
+from measuring.command import Run, isotone
+from measuring.disk import drop_cache
+from measuring.tables import print_table, write_results
 
 WORK = Path(__file__).resolve().parent.parent / "work" / "scaling"
-NODES = Path(__file__).with_name("ray_nodes.py")
+NODES = Path(__file__).with_name("measuring") / "ray_nodes.py"
 
 
 @contextmanager
@@ -63,7 +63,7 @@ class Bench:
 def synthetic(gigabytes: int) -> Path:
     """The checkpoint; a process of its own makes it, so that this one stays small."""
     source = WORK / f"llama-{gigabytes}"
-    script = Path(__file__).with_name("synthetic_llama.py")
+    script = Path(__file__).with_name("inputs") / "synthetic_llama.py"
     command = [sys.executable, str(script), str(source), "--gigabytes", str(gigabytes)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return source

@@ -1,10 +1,10 @@
-"""Where the time goes: each stage of compressing and restoring, alone on one core.
+"""Measure where the time goes: each stage of compressing and restoring by itself, on one core.
 
-The stages are the library's own functions, run one after the other over some matrices of a model,
-piece by piece as in the pipeline, so that a stage finds its input in the caches as it does there.
-Reading finds its file in the page cache, and writing ends there: the disk has no part in this.
-Fitting is counting, which balances rows and columns first where they get factors, and solving;
-these parts are run once more by themselves.
+The stages are the library's own functions. They run one after the other over some matrices of a
+model, piece by piece as in the pipeline, so that a stage finds its input in the caches as it does
+there. Reading finds its file in the page cache, and writing ends there: the disk has no part in
+this. Fitting consists of counting, which first balances rows and columns that get scales, and
+solving; these parts are run once more by themselves.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from isotone.core.scales.balancing import ScaleRule, choose_scales
 from isotone.models.open_source import open_source
 from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from isotone.plan.tensors import Clustered, Settings, n_matrices, reason_to_keep
-from results import print_table, write_results
+from measuring.tables import print_table, write_results
 
 COMPRESSING = (
     "read",

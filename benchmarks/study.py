@@ -1,8 +1,9 @@
-"""What a run of a study costs, and whether known points come out again, on SmolLM2 at K = 64.
+"""Measure what a run of a study costs, and whether known figures are reproduced, on SmolLM2 at K = 64.
 
-Ten layers, spread evenly, are edited alone: with the activations below reused and without, by
-turns, to the same results. An edit's own cost is what is left of a run when the pass is taken away.
-The known points are single layers, order kept and broken, of plain k-means without protection.
+Ten layers, spread evenly, are edited one at a time: alternately with the activations below them
+reused and computed anew, with the same results. The cost of an edit is the time of a run without
+that of its pass. The known figures are single layers, with order kept and broken, of plain k-means
+without protection.
 """
 
 import argparse
@@ -11,14 +12,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from inputs.smollm2_dense import smollm2_dense
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent
 from isotone.study.plan import parse_plan
 from isotone.study.protocols import expand
 from isotone.study.sources import Sources
 from isotone.study.subject import Subject
-from results import print_table, write_results
-from smollm2_dense import smollm2_dense
+from measuring.tables import print_table, write_results
 
 PLAN = """
 [clustering]

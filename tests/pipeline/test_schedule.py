@@ -17,7 +17,7 @@ from isotone.pipeline.schedule import CORE_BYTES_PER_SECOND, _shared_out, plan_s
 from isotone.plan.options import selection_of
 from tests.builders.checkpoints import CONFIG, Bf16, safetensors_bytes, weights, write_model
 
-CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
+CONFIGS = Path(__file__).parents[2] / "benchmarks" / "inputs" / "configs"
 BILLIONS = {"llama-3.1-8b": 8.03, "llama-3.1-70b": 70.55, "llama-3.1-405b": 405.85}
 BILLIONS["deepseek-v3-671b"] = 671.03
 DEFAULTS = selection_of()[0]

@@ -24,7 +24,7 @@ import numpy as np
 from isotone.checkpoint.files.dense_shard import DenseShard
 from isotone.checkpoint.files.tensor_info import TensorInfo
 
-DEFAULT = Path(__file__).resolve().parent.parent / "work" / "synthetic-llama"
+DEFAULT = Path(__file__).resolve().parents[2] / "work" / "synthetic-llama"
 SIZES = (1, 4, 16)
 
 _WIDTH, _INNER, _KEYS, _LAYERS, _VOCABULARY = 4096, 14336, 1024, 32, 128256
@@ -37,7 +37,7 @@ _SCALE_SPREAD = 0.25  # of the logarithm of a row's scale
 
 
 def synthetic_llama(out: Path, gigabytes: int = 16, seed: int = 0) -> Path:
-    """Make the directory unless it is there: a name it takes only when it is complete."""
+    """Make the directory if it does not exist, under a temporary name until it is complete."""
     if out.is_dir():
         return out
     partial = out.with_name(out.name + ".partial")
@@ -63,7 +63,7 @@ def synthetic_llama(out: Path, gigabytes: int = 16, seed: int = 0) -> Path:
 
 
 def tensors(gigabytes: int) -> Iterator[TensorInfo]:
-    """Every tensor, in the order of the hub's checkpoint."""
+    """Return every tensor, in the order of the hub's checkpoint."""
     vocabulary = _VOCABULARY * gigabytes // 16
     yield TensorInfo("model.embed_tokens.weight", "BF16", (vocabulary, _WIDTH))
     for layer in range(_LAYERS * gigabytes // 16):
@@ -84,7 +84,7 @@ def tensors(gigabytes: int) -> Iterator[TensorInfo]:
 
 
 def config(gigabytes: int) -> dict[str, object]:
-    """Llama-3.1-8B's config.json, for as many layers and tokens as there are."""
+    """Return Llama-3.1-8B's config.json for the given numbers of layers and tokens."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
@@ -128,7 +128,7 @@ def _shards(group: list[TensorInfo]) -> list[list[TensorInfo]]:
 
 
 def _pool(seed: int) -> np.ndarray:
-    """Student-t values of unit variance, float32 [_POOL]."""
+    """Return Student-t values of unit variance, float32 `[_POOL]`."""
     pool = np.random.default_rng(seed).standard_t(_FREEDOM, _POOL)
     return (pool * math.sqrt((_FREEDOM - 2) / _FREEDOM)).astype(np.float32)
 
@@ -152,7 +152,7 @@ def _write_shard(path: Path, group: list[TensorInfo], pool: np.ndarray, seed: li
 def _pieces(
     tensor: TensorInfo, pool: np.ndarray, random: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """The weights of a tensor as bf16 patterns, a few rows at a time."""
+    """Yield the weights of a tensor as bf16 bit patterns, a few rows at a time."""
     if len(tensor.shape) == 1:
         yield _round(random.normal(0.5, 0.1, tensor.shape).astype(np.float32))
         return
@@ -168,7 +168,7 @@ def _pieces(
 
 
 def _round(values: np.ndarray) -> np.ndarray:
-    """float32 to the nearest bf16, as patterns; overwrites its argument."""
+    """Round float32 to the nearest bf16 bit patterns; the argument is overwritten."""
     bits = values.view(np.uint32)
     bits += np.uint32(0x8000)
     return bits.view(np.uint16)[1::2].copy()

