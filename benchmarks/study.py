@@ -1,9 +1,9 @@
-"""Measure what a run of a study costs, and whether known figures are reproduced, on SmolLM2 at K = 64.
+"""Measure what a run of a study costs, and whether known figures come out again, on SmolLM2.
 
-Ten layers, spread evenly, are edited one at a time: alternately with the activations below them
-reused and computed anew, with the same results. The cost of an edit is the time of a run without
-that of its pass. The known figures are single layers, with order kept and broken, of plain k-means
-without protection.
+At K = 64, ten layers, spread evenly, are edited one at a time: alternately with the activations
+below them reused and computed anew, with the same results. The cost of an edit is the time of a
+run without that of its pass. The known figures are single layers, with order kept and broken, of
+plain k-means without protection.
 """
 
 import argparse
