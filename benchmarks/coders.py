@@ -25,7 +25,6 @@ import numpy as np
 from baselines.rank_coders import RANS, Chunk, Coder, Ranks, coders, rans
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.tied import find_tied
 from isotone.core.clustering.kmeans import MAX_K
 from isotone.core.fit import fit
 from isotone.engine.local import LocalEngine
@@ -34,7 +33,9 @@ from isotone.models.open_source import open_source
 from isotone.pipeline.allocate.importance import Importance
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
 from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
-from isotone.plan.tensors import Clustered, Selection, Settings, plan_tensors
+from isotone.plan.job import plan_job
+from isotone.plan.settings import MatrixSettings, Selection
+from isotone.plan.tensors import Clustered
 from measuring.tables import print_table, write_results
 
 CASES = {"K = 16": None, "3.1 bits": 3.1, "3.6 bits": 3.6, "4.1 bits": 4.1}
@@ -58,9 +59,9 @@ def clustered(source: Source, plans: Sequence[Clustered]) -> Iterator[Ranks]:
 
 def plans_for(source: Source, bits: float | None) -> list[Clustered]:
     """Return the plans of all single matrices of a model: by `--bits`, or by the defaults."""
-    settings = Settings() if bits is None else Settings(k=MAX_K)
-    plans = plan_tensors(source, Selection(settings), find_tied(source))
-    single = [plan for plan in plans if isinstance(plan, Clustered) and plan.n_matrices == 1]
+    settings = MatrixSettings() if bits is None else MatrixSettings(k=MAX_K)
+    plans = plan_job(source, Selection(settings)).clustered
+    single = [plan for plan in plans if plan.n_matrices == 1]
     if bits is not None:
         alike = Importance(heads=frozenset())
         with rate_probe(

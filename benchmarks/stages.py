@@ -31,7 +31,8 @@ from isotone.core.histogram import refine
 from isotone.core.scales.balancing import ScaleRule, choose_scales
 from isotone.models.open_source import open_source
 from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
-from isotone.plan.tensors import Clustered, Settings, n_matrices, reason_to_keep
+from isotone.plan.settings import MatrixSettings
+from isotone.plan.tensors import Clustered, n_matrices, reason_to_keep
 from measuring.tables import print_table, write_results
 
 COMPRESSING = (
@@ -58,7 +59,7 @@ def stage_seconds(
 ) -> dict[str, float]:
     """Seconds of each stage, in sum over the tensors; holds one of them in memory."""
     clock = _Clock()
-    settings = Settings(k, Protection.parse(protect), ScaleRule.parse(scale))
+    settings = MatrixSettings(k, Protection.parse(protect), ScaleRule.parse(scale))
     with tempfile.TemporaryFile() as out:
         for tensor in tensors:
             plan = Clustered(tensor, settings, 1)

@@ -19,23 +19,24 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import tree
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
-stage = import_module("isotone.pipeline.compress")
+planning = import_module("isotone.plan.job")
 
 
 def run(job, model, out):
     shard_bytes = 4_000 if job == "compress" else 1 << 20  # several shards, or one
-    stage.plan_shards = functools.partial(plan_shards, shard_bytes=shard_bytes)
+    planning.plan_shards = functools.partial(plan_shards, shard_bytes=shard_bytes)
     if job == "decompress":
         decompress(model, out, workers=1)
     else:
-        stage.compress(model, out, k=6, workers=1, overwrite=job == "overwrite")
+        compress(model, out, k=6, workers=1, overwrite=job == "overwrite")
 
 
 def die_at(n, out):

@@ -24,7 +24,8 @@ from isotone.models.open_source import open_source
 from isotone.pipeline.calibrated import rate_search as calibrated_job
 from isotone.pipeline.calibrated.judge import NO_HELP
 from isotone.pipeline.write import shards
-from isotone.plan.tensors import Clustered, Selection, plan_tensors
+from isotone.plan.job import plan_job
+from isotone.plan.settings import Selection
 from tests.builders import language_model, tiny_models
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}
@@ -64,7 +65,7 @@ def run(*arguments):
 
 
 def plans_of(source):
-    return [p for p in plan_tensors(source, Selection(), {}) if isinstance(p, Clustered)]
+    return plan_job(source, Selection()).clustered
 
 
 def test_what_is_collected_is_what_flows_through(dense, statistics):
@@ -220,7 +221,7 @@ def test_a_matrix_that_statistics_do_not_help_is_clustered_without(
 class _Contrary:
     """Finds no damage in any clustering, so that calibration helps none."""
 
-    def damage(self, _errors):
+    def expected_loss(self, _errors):
         return 0.0
 
 

@@ -31,17 +31,18 @@ from isotone.engine.tasks import Needs, independent
 from isotone.errors import FormatError, InputError
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.models.open_source import open_source
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from isotone.study.plan import parse_plan
 from isotone.study.run import RUNS_FILE, run_study
 from tests.builders.checkpoints import CONFIG, Bf16, tree, weights, write_model
 from tests.builders.object_store import server, store
 from tests.builders.slow_worker import Slow
 
-stage = import_module("isotone.pipeline.compress")
+planning = import_module("isotone.plan.job")
 
 QUIET = {"include_dashboard": False}
 
@@ -189,7 +190,7 @@ def source(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def a_shard_for_each_matrix(monkeypatch):
     small = functools.partial(plan_shards, shard_bytes=1 << 20)
-    monkeypatch.setattr(stage, "plan_shards", small)
+    monkeypatch.setattr(planning, "plan_shards", small)
 
 
 OPTIONS = {"kmeans": {"k": 16}, "entropy": {"bits": 3.5}}
@@ -200,7 +201,7 @@ def undisturbed(source, tmp_path_factory):
     """Made on this machine, by method."""
     root = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "plan_shards", functools.partial(plan_shards, shard_bytes=1 << 20))
+        patch.setattr(planning, "plan_shards", functools.partial(plan_shards, shard_bytes=1 << 20))
         for name, options in OPTIONS.items():
             compress(source, root / name, **options)
     return root
@@ -238,7 +239,7 @@ def test_an_error_names_the_tensor_and_the_node(engine, tmp_path):
 
 
 def test_a_model_that_a_node_does_not_see_as_the_driver_did(engine, tmp_path):
-    opened = stage.open_source(write_model(tmp_path / "model", {"a": weights(9, 9)}))
+    opened = open_source(write_model(tmp_path / "model", {"a": weights(9, 9)}))
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
     with (
         engine.start(Slow, (opened,), Silent()) as team,
@@ -293,10 +294,10 @@ DRIVER = """
 import functools, sys
 from importlib import import_module
 from pathlib import Path
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from isotone.cli import main
-stage = import_module("isotone.pipeline.compress")
-stage.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
+planning = import_module("isotone.plan.job")
+planning.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
 main.main()
 """
 

@@ -15,7 +15,8 @@ from isotone.errors import InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import n_matrices, plan_shards, reason_to_keep
+from isotone.plan.shards import plan_shards
+from isotone.plan.tensors import n_matrices, reason_to_keep
 from tests.builders.checkpoints import (
     CLUSTERED,
     Bf16,
@@ -191,9 +192,9 @@ def test_odd_names_are_names(name, tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of 10 kB of dense weights."""
-    stage = import_module("isotone.pipeline.compress")
+    planning = import_module("isotone.plan.job")
     small = functools.partial(plan_shards, shard_bytes=10_000)
-    monkeypatch.setattr(stage, "plan_shards", small)
+    monkeypatch.setattr(planning, "plan_shards", small)
 
 
 @pytest.mark.usefixtures("small_shards")

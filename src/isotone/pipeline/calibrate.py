@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from isotone.calibration.statistics import INDEX_FILE, Statistics, text_file
-from isotone.checkpoint.source.tied import find_tied
 from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, runnable
 from isotone.pipeline.calibrated.rate_search import SELF, collect_statistics, identity_of
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
-from isotone.plan.tensors import Clustered, Selection, plan_tensors
+from isotone.plan.job import plan_job
+from isotone.plan.settings import Selection
 
 _JOB_FILE = "job.json"
 
@@ -58,10 +58,9 @@ def calibrate(
     source = runnable(open_source(model))
     refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
-    plans = plan_tensors(source, selection, find_tied(source))
+    clustered = plan_job(source, selection).clustered
     job = {"source": source.identity(), "by": identity_of(text), "globs": [include, exclude]}
     _begin(out, json.dumps(job, sort_keys=True))
-    clustered = [plan for plan in plans if isinstance(plan, Clustered)]
     with writing(out):
         collect_statistics(source, clustered, text, out, progress or Silent())
     return CalibrateSummary(

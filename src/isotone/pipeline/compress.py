@@ -1,25 +1,25 @@
-"""Compress a checkpoint: plan everything, then make one shard after the other."""
+"""Compress a model: plan everything, decide where bits are spent, then write shard after shard.
+
+The steps are those of `_Compression`. What each of them decides is kept in the output directory
+under construction, so that a killed job goes on where it was.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.tied import find_tied
 from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
-from isotone.core.scales.balancing import ScaleRule
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
 from isotone.models.open_source import open_source, refuse_quantized
-from isotone.pipeline.allocate.each_matrix import Group
 from isotone.pipeline.allocate.importance import Importance
 from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
 from isotone.pipeline.calibrated.judge import Calibration
@@ -33,17 +33,11 @@ from isotone.pipeline.calibrated.rate_search import (
 )
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.write.shards import assemble, compress_shards
+from isotone.plan.job import JobPlan, plan_job
 from isotone.plan.options import selection_of
-from isotone.plan.tensors import (
-    Clustered,
-    TensorPlan,
-    Tied,
-    plan_shards,
-    plan_tensors,
-)
-from isotone.plan.vocabulary import has_row_per_token
+from isotone.plan.settings import Selection
 
-_LAMBDA = "price"
+_LAMBDA = "price"  # the name of a note in directories under construction
 
 
 def compress(
@@ -64,27 +58,83 @@ def compress(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CompressSummary:
-    """Cluster the weight matrices of a model into a new directory.
+    """Cluster the weight matrices of a model and write the result as a new directory.
 
-    model: a model directory, a .safetensors or .gguf file, or a hub id; the first two may be in a
-        store (`s3://...`).
-    out: a directory that does not exist yet (or is isotone's own, with overwrite), or its URL.
-    k: centroids of each matrix, 2 to 256: 16 for k-means, at most 256 for entropy.
-    protect: auto, off, or a fraction of the weights (k-means alone).
-    scale: factors of rows and columns: auto, none, row or both.
-    method: kmeans or entropy; entropy where bits are given, else kmeans.
-    bits: what a clustered weight takes on disk, everything included, over the whole model; for the
-        method entropy, 4 by default.
-    include, exclude: globs of tensor names. settings: `GLOB:k=64,protect=off,scale=row`, later
-        ones win.
-    calibrate: let errors weigh by what they do to the model, which runs for that: `self`, on text
-        that it writes; a text file; or a directory that `isotone calibrate` wrote.
-    workers: threads; the cores of this process by default. engine: where to work, instead of on
-        those threads; then MODEL and OUT must be where all its workers see them. The output depends
-        on neither.
+    Every clustered matrix keeps at most `k` shared values; each weight is stored as the rank of its
+    value. All other tensors are stored bit for bit. The directory loads in transformers like the
+    original one, after `import isotone`.
 
-    Killed and called again with the same arguments, it goes on after the last finished shard.
-    Raises InputError and FormatError. Memory is set by workers, not by the model.
+    A job that is killed and started again with the same arguments goes on after the last finished
+    shard.
+
+    Parameters
+    ----------
+    model : str or Path
+        A model directory, a `.safetensors` or `.gguf` file, or a hub id (`org/name[@revision]`).
+        Directories and `.safetensors` files may be in an object store (`s3://...`).
+    out : str or Path
+        The directory to write, or its URL. It must not exist, unless isotone wrote it and
+        `overwrite` is given.
+    k : int, optional
+        The number of centroids of each matrix, 2 to 256. By default 16 for the method `kmeans`; for
+        `entropy` it is the largest number allowed, by default 256.
+    protect : str
+        Which weights are stored exactly because no centroid serves them: `auto`, `off`, or, for
+        the method `kmeans`, a fraction of the weights from 0 to 0.05.
+    scale : str
+        Scales of rows and columns that a matrix is divided by before it is clustered: `auto`,
+        `none`, `row` or `both`.
+    method : str, optional
+        `kmeans` (the least squared error for `k` centroids) or `entropy` (the least squared error
+        for the bytes on disk). By default `entropy` if `bits` is given, and `kmeans` otherwise.
+    bits : float, optional
+        The size to aim at, 1 to 8: all bits that the clustered weights take on disk, divided by
+        their number, over the whole model. Only for the method `entropy`; 4 by default.
+    include : sequence of str, optional
+        Globs of tensor names: only matrices that match one of them are clustered.
+    exclude : sequence of str, optional
+        Globs of tensor names: matrices that match one of them are not clustered.
+    settings : sequence of str, optional
+        Settings for some tensors, `GLOB:k=64,protect=off,scale=row`. Later ones win.
+    calibrate : str or Path, optional
+        Weigh errors by what they do to the model's predictions, which is measured by running it:
+        on text that it generates itself (`self`), on the text of a file, or, with the path of a
+        directory that `isotone.calibrate` wrote, on the text of that directory.
+    workers : int, optional
+        The number of threads; by default the cores that this process may use.
+    engine : Engine, optional
+        Where the work runs, instead of on threads of this process. All its workers must see
+        `model` and `out` under the same paths.
+    overwrite : bool
+        Replace `out` if isotone wrote it, and drop unfinished work of another job.
+    progress : Progress, optional
+        Is told how far the work has come.
+
+    Returns
+    -------
+    CompressSummary
+        Sizes, errors and times of the result.
+
+    Raises
+    ------
+    InputError
+        If an argument is not allowed, the model cannot be read or is quantized already, a weight is
+        NaN or infinite, or the output cannot be written.
+    FormatError
+        If a file of the model is damaged.
+
+    Notes
+    -----
+    The bytes of the output depend on neither the number of workers nor the engine. Memory grows
+    with the number of workers and not with the model. The time is linear in the number of weights;
+    with `calibrate`, a matrix takes `rows * columns**2` multiplications, a few times.
+
+    Examples
+    --------
+    ::
+
+        summary = isotone.compress("SmolLM2-135M", "out", bits=3.6)
+        print(summary.bits_per_weight)
     """
     started = time.monotonic()
     selection, target = selection_of(
@@ -101,95 +151,100 @@ def compress(
     source = open_source(model)
     refuse_quantized(source, model)
     refuse_inside(out, model)
-    progress = progress or Silent()
-    tied_to = find_tied(source)
-    plans = [_without_columns(p, source) for p in plan_tensors(source, selection, tied_to)]
-    job: dict[str, Any] = {
+    plan = plan_job(source, selection)
+    job = _job(source, selection, target, settings, calibrate)
+    with Staging.open(out, job, overwrite=overwrite) as staging:
+        steps = _Compression(plan, staging, engine, progress or Silent())
+        if calibrate is not None:
+            steps.open_calibration(calibrate)
+        steps.spend_bits(target)
+        steps.write(job)
+    return summarise(out, time.monotonic() - started)
+
+
+def _job(
+    source: Source,
+    selection: Selection,
+    target: float | None,
+    settings: Sequence[str],
+    calibrate: str | Path | None,
+) -> dict[str, Any]:
+    """Return what makes a job the same as an earlier one, as JSON."""
+    return {
         "isotone": version("isotone"),
         "arguments": {
             "k": selection.settings.k,
             "protect": str(selection.settings.protect),
             "scale": selection.settings.scale.value,
             "bits": target,
-            "include": list(include),
-            "exclude": list(exclude),
+            "include": list(selection.include),
+            "exclude": list(selection.exclude),
             "set": list(settings),
             **({} if calibrate is None else {"calibrate": identity_of(calibrate)}),
         },
         "source": source.identity(),
     }
-    with Staging.open(out, job, overwrite=overwrite) as staging:
-        clustered = [plan for plan in plans if isinstance(plan, Clustered)]
-        known = None
-        if calibrate is not None:
-            try:
-                known = open_calibration(source, clustered, calibrate, staging, progress)
-            except IsotoneError:  # a model that cannot run, or a text that is none
-                staging.discard()
-                raise
+
+
+class _Compression:
+    """The steps of one job, from its plan to the published directory."""
+
+    def __init__(self, plan: JobPlan, staging: Staging, engine: Engine, progress: Progress) -> None:
+        self._plan, self._staging = plan, staging
+        self._engine, self._progress = engine, progress
+        self._calibration: Calibration | None = None
+
+    def open_calibration(self, by: str | Path) -> None:
+        """Open the statistics to calibrate by, which are collected first if there are none yet."""
+        source, clustered = self._plan.source, self._plan.clustered
+        try:
+            self._calibration = open_calibration(
+                source, clustered, by, self._staging, self._progress
+            )
+        except IsotoneError:  # the model cannot run, or the text is no text: nothing to resume
+            self._staging.discard()
+            raise
+
+    def spend_bits(self, target: float | None) -> None:
+        """Decide how bits are shared out, and which matrices are calibrated.
+
+        A resumed job finds both in its notes.
+        """
         if target is not None:
-            importance = Importance.assumed(source, tied_to)
-            plans = _with_lambda(
-                source, plans, target, importance, staging, engine, progress, known
+            importance = Importance.assumed(self._plan.source, self._plan.tied_to)
+            lambda_ = self._staging.note(_LAMBDA)
+            if lambda_ is None:
+                lambda_ = self._search(target, importance)
+                self._staging.take_note(_LAMBDA, lambda_)
+            self._plan = self._plan.changed(SharedLambda(lambda_, importance).apply)
+        elif self._calibration is not None:
+            judged(
+                self._calibration, self._plan.groups, self._staging, self._engine, self._progress
             )
-        elif known is not None:
-            judged(known, _groups(plans), staging, engine, progress)
-        shards = plan_shards(plans)
-        fitter = None if known is None else known.fit
-        records = compress_shards(source, shards, staging, engine, progress, fitter)
-        if source.identity() != job["source"]:
-            staging.discard()
-            raise InputError("the model's files changed while they were read; run it again")
-        if known is not None:
-            job["arguments"]["calibration"] = record_of(known, clustered)
-        tied = [plan for plan in plans if isinstance(plan, Tied)]
-        assemble(source, shards, records, tied, job, staging)
-        with writing(staging.out):
-            staging.publish()
-    return summarise(out, time.monotonic() - started)
 
-
-def _without_columns(plan: TensorPlan, source: Source) -> TensorPlan:
-    """Row factors alone for a matrix with a row for each token, where nothing else was asked for.
-
-    The columns of an embedding are the channels that all layers share, and errors in the large ones
-    are not made good by small ones elsewhere: on SmolLM2 column factors there take the divergence
-    of the whole model from 0.15 to 0.22 at 4 bits, and from 0.56 to 0.82 at K = 16.
-    """
-    if not isinstance(plan, Clustered) or plan.settings.scale is not ScaleRule.AUTO:
-        return plan
-    if not has_row_per_token(source, plan.tensor):
-        return plan
-    return replace(plan, settings=replace(plan.settings, scale=ScaleRule.ROW))
-
-
-def _with_lambda(
-    source: Source,
-    plans: list[TensorPlan],
-    bits: float,
-    importance: Importance,
-    staging: Staging,
-    engine: Engine,
-    progress: Progress,
-    calibration: Calibration | None,
-) -> list[TensorPlan]:
-    """The plans at the price that leads to so many bits; a resumed run finds the price again."""
-    lambda_ = staging.note(_LAMBDA)
-    if lambda_ is None:
-        groups = _groups(plans)
-        if calibration is None:
+    def _search(self, bits: float, importance: Importance) -> float:
+        """Return the Lagrange multiplier at which the model takes so many bits per weight."""
+        source, groups = self._plan.source, self._plan.groups
+        engine, progress = self._engine, self._progress
+        if self._calibration is None:
             with rate_probe(engine, source, groups, importance, progress) as bits_at:
-                lambda_ = lambda_for(bits, bits_at)
-        else:
-            lambda_ = calibrated_lambda(
-                calibration, source, groups, bits, importance, engine, progress
-            )
-            note_fallbacks(calibration, staging)
-        staging.take_note(_LAMBDA, lambda_)
-    lambdas = SharedLambda(lambda_, importance)
-    return [lambdas.apply(plan) if isinstance(plan, Clustered) else plan for plan in plans]
+                return lambda_for(bits, bits_at)
+        lambda_ = calibrated_lambda(
+            self._calibration, source, groups, bits, importance, engine, progress
+        )
+        note_fallbacks(self._calibration, self._staging)
+        return lambda_
 
-
-def _groups(plans: list[TensorPlan]) -> list[Group]:
-    """The matrices that are looked at as one task: those of a shard."""
-    return [shard.clustered for shard in plan_shards(plans) if shard.clustered]
+    def write(self, job: dict[str, Any]) -> None:
+        """Write all shards, what goes beside them, and publish the directory."""
+        fitter = None if self._calibration is None else self._calibration.fit
+        records = compress_shards(self._plan, self._staging, self._engine, self._progress, fitter)
+        if self._plan.source.identity() != job["source"]:
+            self._staging.discard()
+            raise InputError("the model's files changed while they were read; run it again")
+        arguments = dict(job["arguments"])
+        if self._calibration is not None:
+            arguments["calibration"] = record_of(self._calibration, self._plan.clustered)
+        assemble(self._plan, records, arguments, self._staging)
+        with writing(self._staging.out):
+            self._staging.publish()

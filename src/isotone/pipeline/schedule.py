@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_SUFFIX
-from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.tied import find_tied
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, refuse_quantized
-from isotone.plan.tensors import Clustered, Selection, Shard, Tied, plan_shards, plan_tensors
+from isotone.plan.job import JobPlan, plan_job
+from isotone.plan.settings import Selection
+from isotone.plan.shards import Shard
 
 NODE_BYTES_PER_SECOND = 1e9
 """Dense bytes that a node is assumed to read and compress: what one 10 Gbit/s link carries."""
@@ -74,19 +74,16 @@ def plan_schedule(
     if not node_bytes_per_second > 0:
         rate = node_bytes_per_second / 1e9
         raise InputError(f"node rate is {rate:g} GB/s; expected more than 0")
-    source, tied = _open(Path(model), model)
-    plans = plan_tensors(source, selection, tied)
-    shards = plan_shards(plans)
-    shares = _shared_out(shards, n_nodes, node_bytes_per_second)
-    largest = max(shard.n_bytes for shard in shards)
+    plan = _plan(model, selection)
+    shares = _shared_out(plan.shards, n_nodes, node_bytes_per_second)
+    largest = max(shard.n_bytes for shard in plan.shards)
     longest = largest / min(CORE_BYTES_PER_SECOND, node_bytes_per_second)
-    clustered = [plan for plan in plans if isinstance(plan, Clustered)]
     return Schedule(
-        n_tensors=sum(not isinstance(plan, Tied) for plan in plans),
-        n_clustered=len(clustered),
-        n_weights=sum(plan.tensor.n_weights for plan in clustered),
-        dense_bytes=sum(shard.n_bytes for shard in shards),
-        n_shards=len(shards),
+        n_tensors=len(plan.tensors) - len(plan.tied),
+        n_clustered=len(plan.clustered),
+        n_weights=sum(clustered.tensor.n_weights for clustered in plan.clustered),
+        dense_bytes=sum(shard.n_bytes for shard in plan.shards),
+        n_shards=len(plan.shards),
         largest_shard_bytes=largest,
         shares=tuple(shares),
         makespan_seconds=max(longest, *(share.seconds for share in shares)),
@@ -94,19 +91,20 @@ def plan_schedule(
     )
 
 
-def _open(path: Path, model: str | Path) -> tuple[Source, dict[str, str]]:
-    """A source to plan with, and what of it is tied; its shapes, where it has no weights."""
+def _plan(model: str | Path, selection: Selection) -> JobPlan:
+    """Plan a model by its headers, or by its shapes where there is a config and no weights."""
+    path = Path(model)
     weights = ("*.safetensors", f"*{INDEX_SUFFIX}")
     only_config = (path / CONFIG_FILE).is_file() and not any(
         any(path.glob(pattern)) for pattern in weights
     )
-    if not only_config:
-        source = open_source(model)
-        refuse_quantized(source, model)
-        return source, find_tied(source)
-    from isotone.models.shapes import Shapes
+    if only_config:
+        from isotone.models.shapes import Shapes
 
-    return Shapes(path), {}  # a tied tensor is one parameter
+        return plan_job(Shapes(path), selection, tied_to={})  # a tied tensor is one parameter
+    source = open_source(model)
+    refuse_quantized(source, model)
+    return plan_job(source, selection)
 
 
 def _shared_out(shards: Sequence[Shard], n_nodes: int, rate: float) -> list[Share]:

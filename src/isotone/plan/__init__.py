@@ -1,0 +1,1 @@
+"""What happens to each tensor, decided before any weight is read."""

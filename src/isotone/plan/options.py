@@ -1,4 +1,4 @@
-"""What a user asks of a compression, read and checked before any file is opened."""
+"""Reads and checks what a user asks of a compression, before any file is opened."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from isotone.core.clustering.kmeans import MAX_K
 from isotone.core.clustering.outliers import Protection
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
-from isotone.plan.tensors import Rule, Selection, Settings
+from isotone.plan.settings import MatrixSettings, Rule, Selection
 
 DEFAULT_BITS = 4.0
-"""What --method entropy aims at when no bits are given."""
+"""The bits per weight that the method `entropy` aims at if none are given."""
 
 MIN_BITS, MAX_BITS = 1.0, 8.0
+"""The bits per weight that can be asked for."""
 
 _K = 16
 
@@ -30,16 +31,31 @@ def selection_of(
     exclude: Sequence[str] = (),
     settings: Sequence[str] = (),
 ) -> tuple[Selection, float | None]:
-    """Which tensors are clustered, and how; the bits a weight to aim at, None for k-means.
+    """Return which tensors are clustered, how, and the size that is asked for.
 
-    All as compress takes them. Raises InputError for what cannot be or does not go together.
+    Parameters
+    ----------
+    k, protect, scale, method, bits, include, exclude, settings : optional
+        As `isotone.compress` takes them.
+
+    Returns
+    -------
+    selection : Selection
+        Which tensors are clustered, and how.
+    target : float or None
+        The bits per weight to aim at; None for k-means.
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed, or if values contradict each other.
     """
     target = _target(method, bits)
     if k is None:
         k = _K if target is None else MAX_K
     check_k(k)
     selection = Selection(
-        Settings(k, Protection.parse(protect), ScaleRule.parse(scale)),
+        MatrixSettings(k, Protection.parse(protect), ScaleRule.parse(scale)),
         tuple(include),
         tuple(exclude),
         tuple(Rule.parse(text) for text in settings),
@@ -50,13 +66,24 @@ def selection_of(
 
 
 def check_bits(bits: float) -> None:
-    """Raise InputError for a size that no price leads to."""
+    """Check a size that is asked for.
+
+    Parameters
+    ----------
+    bits : float
+        Bits per weight.
+
+    Raises
+    ------
+    InputError
+        If they are not 1 to 8 bits per weight.
+    """
     if not MIN_BITS <= bits <= MAX_BITS:
         raise InputError(f"bits is {bits}; expected {MIN_BITS:g} to {MAX_BITS:g} bits a weight")
 
 
 def _target(method: str | None, bits: float | None) -> float | None:
-    """The bits that are asked for, or None for k-means."""
+    """Return the bits per weight that are asked for, or None for k-means."""
     if method not in (None, "kmeans", "entropy"):
         raise InputError(f"method is {method!r}; expected kmeans or entropy")
     if method == "kmeans" and bits is not None:
@@ -69,7 +96,7 @@ def _target(method: str | None, bits: float | None) -> float | None:
 
 
 def _refuse_fractions(selection: Selection) -> None:
-    """With a price, a weight is protected where that is cheaper, or not at all."""
+    """Refuse fractions of protected weights: with a Lagrange multiplier, the cost decides."""
     for settings in (selection.settings, *(r.apply(selection.settings) for r in selection.rules)):
         if settings.protect.fraction:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Which tensors have a row for each token of the vocabulary: embeddings, and heads."""
+"""The tensors that have a row for each token of the vocabulary: embeddings, and heads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,38 @@ _EMBEDDING_WORDS = ("emb", "wte", "word")
 
 
 def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
-    """Whether a matrix has as many rows as the model's config counts tokens."""
+    """Return whether a matrix has as many rows as the model's config counts tokens.
+
+    Parameters
+    ----------
+    source : Source
+        The model.
+    tensor : TensorInfo
+        One of its tensors.
+
+    Returns
+    -------
+    bool
+        Whether the tensor is such a matrix.
+    """
     config = source.config.get("text_config") or source.config
     return len(tensor.shape) == 2 and tensor.shape[0] == config.get("vocab_size")
 
 
 def heads(source: Source, tied: Mapping[str, str]) -> set[str]:
-    """The tensors that make logits: a row for each token, in a model that predicts tokens.
+    """Return the tensors that produce logits: a row for each token, in a model that predicts them.
 
-    tied: for each tensor that repeats another one, the name of the other.
+    Parameters
+    ----------
+    source : Source
+        The model. Whether it predicts tokens is told by the architecture that its config names.
+    tied : mapping of str to str
+        For each tensor that repeats another one, the name of the other.
+
+    Returns
+    -------
+    set of str
+        Names of tensors. A head that is not stored is the embedding that it is tied to.
     """
     predicts = any(
         "LM" in str(name) or "ConditionalGeneration" in str(name)
@@ -29,5 +52,4 @@ def heads(source: Source, tied: Mapping[str, str]) -> set[str]:
     if not predicts or not rows:
         return set()
     found = [name for name in rows if not any(word in name for word in _EMBEDDING_WORDS)]
-    # A head that is not stored is the embedding itself.
     return {tied.get(name, name) for name in found or rows}

@@ -19,7 +19,7 @@ from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import CLUSTERED, CONFIG, one_of_each, tree, write_model, write_tree
 from tests.builders.recoding import copy_pair, every_change, make_pair, moved, values_of, write
 
@@ -38,9 +38,9 @@ def sharded(tmp_path_factory):
     root = tmp_path_factory.mktemp("sharded")
     companions = {"tokenizer.json": b"{}", "LICENSE": b"free"}
     write_model(root / "model", one_of_each(), config=CONFIG, companions=companions)
-    stage = import_module("isotone.pipeline.compress")
+    planning = import_module("isotone.plan.job")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "plan_shards", functools.partial(plan_shards, shard_bytes=8_000))
+        patch.setattr(planning, "plan_shards", functools.partial(plan_shards, shard_bytes=8_000))
         compress(root / "model", root / "base", k=6, scale="both")
     assert len(list((root / "base").glob("*.safetensors"))) > 8
     return root

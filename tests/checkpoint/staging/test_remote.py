@@ -14,7 +14,7 @@ from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import CONFIG, Bf16, tree, weights, write_model
 from tests.builders.object_store import server, store
 from tests.builders.recoding import every_change, write
@@ -34,7 +34,7 @@ def source(tmp_path):
 def one_shard_each(monkeypatch):
     """Every matrix in a shard of its own."""
     small = functools.partial(plan_shards, shard_bytes=4_000)
-    monkeypatch.setattr(import_module("isotone.pipeline.compress"), "plan_shards", small)
+    monkeypatch.setattr(import_module("isotone.plan.job"), "plan_shards", small)
 
 
 def test_a_result_in_the_store_has_the_same_bytes(store, model, compressed):

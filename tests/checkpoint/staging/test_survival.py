@@ -20,7 +20,7 @@ from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import plan_shards, shard_name
+from isotone.plan.shards import plan_shards, shard_name
 from tests.builders.checkpoints import (
     CONFIG,
     Bf16,
@@ -52,9 +52,9 @@ def source(tmp_path):
 @pytest.fixture
 def one_shard_each(monkeypatch):
     """Every matrix in a shard of its own; returns the names of shards as they are made."""
-    stage = import_module("isotone.pipeline.compress")
+    planning = import_module("isotone.plan.job")
     small = functools.partial(plan_shards, shard_bytes=4_000)
-    monkeypatch.setattr(stage, "plan_shards", small)
+    monkeypatch.setattr(planning, "plan_shards", small)
     made = []
 
     def count(source, shard, *others):
@@ -84,11 +84,11 @@ def test_killed_before_each_dealing_with_the_file_system(job, n_deaths, tmp_path
 
 SLOW = """
 import functools, sys
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from isotone.cli import main
 from importlib import import_module
-stage = import_module("isotone.pipeline.compress")
-stage.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
+planning = import_module("isotone.plan.job")
+planning.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
 main.main()
 """
 

@@ -95,7 +95,7 @@ def test_a_config_without_dtype_leads_to_that_of_the_weights(directories, tmp_pa
 
 def test_a_model_in_several_shards(directories, tmp_path, monkeypatch):
     dense, _, plain = directories("qwen3-moe")
-    monkeypatch.setattr("isotone.pipeline.compress.plan_shards", _small_shards())
+    monkeypatch.setattr("isotone.plan.job.plan_shards", _small_shards())
     compress(dense, tmp_path / "out", k=K, workers=1)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 2
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -103,7 +103,7 @@ def test_a_model_in_several_shards(directories, tmp_path, monkeypatch):
 
 
 def _small_shards():
-    from isotone.plan.tensors import plan_shards
+    from isotone.plan.shards import plan_shards
 
     return lambda plans: plan_shards(plans, 30_000)
 

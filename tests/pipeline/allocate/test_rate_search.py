@@ -14,11 +14,12 @@ import pytest
 
 from isotone.pipeline.compress import compress
 from isotone.pipeline.verify import verify
-from isotone.plan.tensors import plan_shards
+from isotone.plan.shards import plan_shards
 from tests.builders import second_reader
 from tests.builders.checkpoints import Bf16, tree, weights, write_model
 
-stage = import_module("isotone.pipeline.compress")
+compressing = import_module("isotone.pipeline.compress")
+planning = import_module("isotone.plan.job")
 shards = import_module("isotone.pipeline.write.shards")
 
 TARGET = 0.005
@@ -274,7 +275,7 @@ def interrupted(*_):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A model of four shards."""
-    monkeypatch.setattr(stage, "plan_shards", functools.partial(plan_shards, shard_bytes=20_000))
+    monkeypatch.setattr(planning, "plan_shards", functools.partial(plan_shards, shard_bytes=20_000))
     tensors = {f"{name}.weight": Bf16(weights(80, 90, seed=i)) for i, name in enumerate("abcd")}
     return write_model(tmp_path / "model", tensors)
 
@@ -296,7 +297,7 @@ def test_a_run_that_ends_after_the_survey_goes_on_without_another(
         patch.setattr(shards, "compress_shard", some)
         with pytest.raises(RunInterruptedError):
             compress(small, tmp_path / "out", bits=3.0)
-    monkeypatch.setattr(stage, "lambda_for", interrupted)
+    monkeypatch.setattr(compressing, "lambda_for", interrupted)
     compress(small, tmp_path / "out", bits=3.0)
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
     with pytest.raises(RunInterruptedError):  # another job has to survey again

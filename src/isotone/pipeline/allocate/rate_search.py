@@ -27,7 +27,8 @@ from isotone.engine.tasks import Engine
 from isotone.pipeline.allocate.each_matrix import Group, each_matrix
 from isotone.pipeline.allocate.importance import Importance
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
-from isotone.plan.tensors import Clustered, Settings
+from isotone.plan.settings import MatrixSettings
+from isotone.plan.tensors import Clustered
 
 _REFERENCE_PRICE, _REFERENCE_BITS = 0.02, 3.3  # of a normal distribution
 _SPREAD = np.array([-1.5, -0.5, 0.5, 1.5]) * math.log(1.5)  # of the prices of the first survey
@@ -177,7 +178,7 @@ class _Prober:
 
 
 def _bits_of(
-    matrix: PlannedMatrix, whole: Matrix, counted: MatrixSummary, settings: Sequence[Settings]
+    matrix: PlannedMatrix, whole: Matrix, counted: MatrixSummary, settings: Sequence[MatrixSettings]
 ) -> list[float]:
     """Bits of one matrix with each of some settings, all that it takes on disk included."""
     value_bits = 8 * whole.float_format.itemsize

@@ -33,7 +33,8 @@ from isotone.engine.progress import Progress
 from isotone.engine.threads import Threads
 from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from isotone.pipeline.write.tensor_sink import Piece, SmallArray, TensorSink
-from isotone.plan.tensors import Kept, Shard
+from isotone.plan.shards import Shard
+from isotone.plan.tensors import Kept
 
 _CACHED_SHARE = 0.25
 """Sources larger than this share of the machine's memory would push all else out of its cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +29,9 @@ from isotone.engine.tasks import Engine, independent
 from isotone.engine.threads import Threads
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
 from isotone.pipeline.write.shard import compress_shard
-from isotone.plan.tensors import Shard, Tied
+from isotone.plan.job import JobPlan
+from isotone.plan.shards import Shard
+from isotone.plan.tensors import Tied
 
 Fitter: TypeAlias = Callable[[PlannedMatrix], Fit]
 
@@ -57,20 +60,39 @@ class ShardWork:
 
 
 def compress_shards(
-    source: Source,
-    shards: Sequence[Shard],
+    plan: JobPlan,
     staging: Staging,
     engine: Engine,
     progress: Progress,
     fitter: Fitter | None,
 ) -> list[ShardRecord]:
-    """Make every shard that is not finished; returns what they hold, in their order."""
+    """Write every shard of a plan that is not finished yet.
+
+    Parameters
+    ----------
+    plan : JobPlan
+        The source, and the shards to write.
+    staging : Staging
+        The output directory under construction.
+    engine : Engine
+        Where the work runs.
+    progress : Progress
+        Is told how many dense bytes are done.
+    fitter : callable or None
+        Clusters one matrix; None to cluster it by its weights alone.
+
+    Returns
+    -------
+    list of dict
+        The record of each shard, in the order of the shards.
+    """
+    shards = plan.shards
     progress.begin("compressing", sum(shard.n_bytes for shard in shards))
     records = {shard.name: staging.record(shard.name) for shard in shards}
     progress.advance(sum(shard.n_bytes for shard in shards if records[shard.name]))
     missing = [shard for shard in shards if not records[shard.name]]
-    missing.sort(key=lambda shard: -shard.n_bytes)  # a large one would come late
-    arguments = (source, fitter, staging.directory, engine.n_threads)
+    missing.sort(key=lambda shard: -shard.n_bytes)  # a large one that comes late would end late
+    arguments = (plan.source, fitter, staging.directory, engine.n_threads)
     with engine.start(ShardWork, arguments, progress) as team:
         for shard, (scratch, record) in team.results(independent(missing)):
             staging.finish(shard.name, scratch, record)
@@ -79,26 +101,27 @@ def compress_shards(
 
 
 def assemble(
-    source: Source,
-    shards: Sequence[Shard],
-    records: Sequence[ShardRecord],
-    tied: Sequence[Tied],
-    job: dict[str, Any],
-    staging: Staging,
+    plan: JobPlan, records: Sequence[ShardRecord], arguments: dict[str, Any], staging: Staging
 ) -> None:
-    """Write everything that is not a shard; the manifest last."""
+    """Write everything that is not a shard: companions, config, index and, last, the manifest.
+
+    Parameters
+    ----------
+    plan : JobPlan
+        The source, its shards, and which tensors are tied.
+    records : sequence of dict
+        The record of each shard, in the order of the shards.
+    arguments : dict
+        What the model was compressed with, for the manifest.
+    staging : Staging
+        The output directory under construction.
+    """
+    source, shards = plan.source, plan.shards
     clustered = [parse_record(ClusteredRecord, r) for done in records for r in done["clustered"]]
     kept = [parse_record(KeptRecord, r) for done in records for r in done["kept"]]
     stored: list[Record] = [*clustered, *kept]
-    by_name = {record.name: record for record in stored}
-    for plan in tied:
-        origin = by_name[plan.to]
-        tensor = plan.tensor
-        kept.append(
-            KeptRecord(
-                tensor.name, tensor.dtype, tensor.shape, "", "tied", origin.source_hash, plan.to
-            )
-        )
+    hashes = {record.name: record.source_hash for record in stored}
+    kept += [_tied_record(tied, hashes[tied.to]) for tied in plan.tied]
     files = [
         FileRecord(shard.name, record["n_bytes"], record["hash"])
         for shard, record in zip(shards, records, strict=True)
@@ -109,8 +132,8 @@ def assemble(
         small[INDEX_FILE] = weight_index({shard.name: staging.part(shard.name) for shard in shards})
     files += write_small_files(staging, small)
     manifest = Manifest(
-        isotone_version=job["isotone"],
-        arguments=job["arguments"],
+        isotone_version=version("isotone"),
+        arguments=arguments,
         source_bytes=source.n_bytes,
         skipped=tuple(source.skipped),
         clustered=tuple(clustered),
@@ -118,3 +141,9 @@ def assemble(
         files=tuple(files),
     )
     staging.write(MANIFEST_FILE, manifest.to_text().encode())
+
+
+def _tied_record(tied: Tied, source_hash: str) -> KeptRecord:
+    """Return the record of a tensor that is stored under the name of another one."""
+    tensor = tied.tensor
+    return KeptRecord(tensor.name, tensor.dtype, tensor.shape, "", "tied", source_hash, tied.to)
