@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
-from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.metrics import perplexity
 from isotone.evaluation.scoring import compare, score, scoring_mode
 from isotone.models.model_files import load_model, open_files
 from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
@@ -92,7 +92,7 @@ def main() -> None:
             for name, case in cases.items()
         ],
     )
-    found = perplexity(score(model, windows).loss).perplexity
+    found = perplexity(score(model, windows)).perplexity
     print(f"perplexity {found.value:.3f} ± {found.standard_error:.3f}")
     protocol = {
         "text": Path(given.text).name,

@@ -24,8 +24,7 @@ from transformers import PreTrainedModel
 from baselines.formats import FAMILIES, PEERS, Peer, RoundTrip, check_installed
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.errors import InputError
-from isotone.evaluation.divergence import divergence
-from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.metrics import divergence, perplexity
 from isotone.evaluation.scoring import compare
 from isotone.models.model_files import check_context, load_model, open_files
 from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text

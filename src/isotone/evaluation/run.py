@@ -12,9 +12,7 @@ from transformers import PreTrainedModel
 
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.evaluation.divergence import divergence
-from isotone.evaluation.estimates import Estimate
-from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.scoring import compare, score
 from isotone.evaluation.tasks import Scores, prepare_tasks, run_tasks
 from isotone.models.model_files import (
@@ -146,7 +144,7 @@ def _measure(
     started = time.monotonic()
     fields: dict[str, Any] = {"n_windows": len(windows)}
     if reference is None:
-        losses = score(model, windows, progress=progress).loss
+        losses = score(model, windows, progress=progress)
     else:
         comparison = compare(model, reference, windows, progress=progress)
         losses = comparison.loss

@@ -20,16 +20,14 @@ from transformers import PreTrainedModel
 
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.evaluation.scoring import (
+from isotone.evaluation.comparison import (
     Expected,
     TokenComparison,
-    batch_size,
     compare_logits,
     expect,
     joined,
-    logits_of,
-    scoring_mode,
 )
+from isotone.evaluation.scoring import batch_size, logits_of, scoring_mode
 from isotone.models.layers import blocks
 from isotone.models.lazy.expression import replaced
 from isotone.models.windows import Tokens

@@ -12,9 +12,8 @@ import numpy as np
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.evaluation.divergence import divergence
-from isotone.evaluation.perplexity import perplexity
-from isotone.evaluation.scoring import TokenComparison
+from isotone.evaluation.comparison import TokenComparison
+from isotone.evaluation.metrics import divergence, perplexity
 from isotone.evaluation.tasks import prepare_tasks, run_tasks
 from isotone.models.model_files import load_model, open_files
 from isotone.models.swap import hold_ranks, swapped

@@ -18,10 +18,8 @@ from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
-from isotone.evaluation.divergence import divergence
-from isotone.evaluation.estimates import Estimate
 from isotone.evaluation.frontier.results import Point, Protocol
-from isotone.evaluation.perplexity import perplexity
+from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.provenance import text_hash
 from isotone.evaluation.scoring import compare, score
 from isotone.models.model_files import load_model, open_files
@@ -99,7 +97,7 @@ class Bench:
             return self._measure(variant, Path(scratch) / "model", stages)
 
     def _measure_dense(self, progress: Progress) -> Point:
-        judged = perplexity(score(self._dense, self._windows, progress=progress).loss)
+        judged = perplexity(score(self._dense, self._windows, progress=progress))
         return self._point(
             DENSE,
             kind="dense",
