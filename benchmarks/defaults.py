@@ -21,7 +21,7 @@ from inputs.minilm_dense import embeddings, minilm_dense, sentences_of
 from inputs.shaken import shaken
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.run import evaluate
-from isotone.models.windows import BUILTIN, read_text
+from isotone.models.text import BUILTIN, read_text
 from measuring.tables import print_table, write_results
 
 WORK = DEFAULT.with_name("defaults")

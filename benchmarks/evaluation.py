@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.metrics import perplexity
 from isotone.evaluation.scoring import compare, score, scoring_mode
-from isotone.models.model_files import load_model, open_files
-from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
+from isotone.models.text import BUILTIN, Tokens, cut_windows, encode, read_text
 from measuring.tables import print_table, write_results
 
 

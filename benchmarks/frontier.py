@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.frontier.sweep import sweep, variants
-from isotone.models.windows import BUILTIN
+from isotone.models.text import BUILTIN
 from isotone.reporting.frontier.chart import frontier_chart
 from isotone.reporting.page import write_chart
 from measuring.tables import DIRECTORY, print_table, write_results

@@ -96,8 +96,9 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     from isotone.healing.text import split
     from isotone.healing.trainable import open_for_training
     from isotone.healing.training import Training
-    from isotone.models.model_files import load_model, open_files
-    from isotone.models.windows import encode, read_text
+    from isotone.models.language_model.files import open_files
+    from isotone.models.language_model.load import load_model
+    from isotone.models.text import encode, read_text
 
     base = WORK / "step"
     package.compress(smollm2_dense(), base, k=16, exclude=["*embed*"], overwrite=True)

@@ -26,8 +26,10 @@ from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.errors import InputError
 from isotone.evaluation.metrics import divergence, perplexity
 from isotone.evaluation.scoring import compare
-from isotone.models.model_files import check_context, load_model, open_files
-from isotone.models.windows import BUILTIN, Tokens, cut_windows, encode, read_text
+from isotone.models.language_model.checks import check_context
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
+from isotone.models.text import BUILTIN, Tokens, cut_windows, encode, read_text
 from measuring.tables import print_table, write_results
 
 CONTEXT = 1024

@@ -19,7 +19,8 @@ from isotone.calibration.locate import places_of
 from isotone.calibration.parts import Parts
 from isotone.calibration.statistics import Statistics
 from isotone.errors import FormatError, InputError
-from isotone.models.model_files import load_model, open_files
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
 from isotone.models.open_source import open_source
 from isotone.pipeline.calibrated import rate_search as calibrated_job
 from isotone.pipeline.calibrated.judge import NO_HELP

@@ -138,7 +138,7 @@ REFUSED = {
         "the reference must share the model's vocabulary",
     ),
     "dtype": ([dense, "--text", text, "--dtype", "int4"], "dtype 'int4': expected one of float32"),
-    "device": ([dense, "--text", text, "--device", "abacus"], "device 'abacus': is not there"),
+    "device": ([dense, "--text", text, "--device", "abacus"], "device 'abacus': is not available"),
     "not a number": ([dense, "--text", text, "--context", "many"], "valid integer"),
 }
 

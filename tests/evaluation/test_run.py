@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isotone.evaluation.run import evaluate
-from isotone.models.windows import cut_windows, encode, read_text
+from isotone.models.text import cut_windows, encode, read_text
 from tests.builders import language_model
 
 CONTEXT = 32

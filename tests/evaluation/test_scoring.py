@@ -13,7 +13,7 @@ from isotone.errors import InputError
 from isotone.evaluation import losses
 from isotone.evaluation.metrics import divergence
 from isotone.evaluation.scoring import batch_size, compare, score
-from isotone.models.windows import cut_windows, encode
+from isotone.models.text import cut_windows, encode
 from tests.builders import language_model
 
 CONTEXT = 32

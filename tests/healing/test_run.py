@@ -140,8 +140,8 @@ def test_the_figures_are_those_of_what_was_written(models, done):
 
 
 def encoded(models):
-    from isotone.models.model_files import load_tokenizer
-    from isotone.models.windows import encode
+    from isotone.models.language_model.files import load_tokenizer
+    from isotone.models.text import encode
 
     return encode(load_tokenizer(models.dense), models.text.read_text("utf-8"))
 

@@ -16,14 +16,15 @@ from isotone.engine.progress import Silent
 from isotone.errors import InputError
 from isotone.evaluation.run import evaluate
 from isotone.evaluation.scoring import compare, logits_of
-from isotone.models.model_files import load_model, open_files
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
 from isotone.models.swap import hold_ranks, swapped
 from isotone.study.matrices import Edited, Matrix, edit_matrices
 from isotone.study.passes import Passes, blocks
 from isotone.study.plan import parse_plan
 from isotone.study.protocols import Place, expand
 from isotone.study.run import RUNS_FILE, run_study
-from isotone.study.sources import Sources
+from isotone.study.sources import Sources, places_in
 from isotone.study.subject import Subject
 from tests.builders import language_model, tiny_models
 
@@ -93,7 +94,7 @@ def subject(studied, language_models):
         plan, models.dense, models.text, LocalEngine(), "float32", "cpu", Silent()
     )
     clusterings = sources.clusterings(studied, LocalEngine(), Silent())
-    sequences = expand(plan, list(clusterings), sources.places(clusterings))
+    sequences = expand(plan, list(clusterings), places_in(sources.manifest(clusterings)))
     runs = [run for sequence in sequences for run in sequence if run.k == 8]
     return Subject(clusterings[8], 8, sources.windows, sources.provenance), runs, sources
 

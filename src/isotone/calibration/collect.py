@@ -49,7 +49,7 @@ def collect(
     source = runnable(source)
     out.mkdir(parents=True, exist_ok=True)
     if not text_file(out).exists():
-        write_array(text_file(out), calibration_text(source.directory, text, progress))
+        write_array(text_file(out), calibration_text(source, text, progress))
     windows = np.load(text_file(out))
     about = {
         "source": source.identity(),

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from isotone.calibration.model import load_model
 from isotone.calibration.route import NotInPartsError, Reached, Route, Watcher
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.errors import InputError
-from isotone.models.language_model import device, load_language_model
+from isotone.models.language_model.load import default_device
 from isotone.models.layers import blocks
 from isotone.models.lazy.loading_tensor import Loading
 from isotone.models.lazy.stored import stored_weights
@@ -74,7 +75,7 @@ class Parts:
 
     def __init__(self, model: Any, layers: Sequence[nn.Module]) -> None:
         """layers: those whose weights come and go; none for a model in one part."""
-        self.model, self.device, self._layers = model, torch.device(device()), layers
+        self.model, self.device, self._layers = model, torch.device(default_device()), layers
         self.n_items: int | None = None
         owners = {id(m): number for number, layer in enumerate(layers) for m in layer.modules()}
         self._own: list[list[_Weight]] = [[] for _ in range(len(self))]
@@ -88,8 +89,8 @@ class Parts:
 
     @classmethod
     def whole(cls, source: ModelDirectory) -> Parts:
-        """The model in one part; raises InputError as load_language_model does."""
-        return cls(load_language_model(source.directory), [])
+        """The model in one part; raises InputError as load_model does."""
+        return cls(load_model(source), [])
 
     @classmethod
     def by_layer(cls, source: ModelDirectory) -> Parts:
@@ -97,7 +98,7 @@ class Parts:
         if "quantization_config" in source.config:
             raise NotInPartsError("its weights are stored quantized")
         try:
-            model = load_language_model(source.directory, stored_weights(source))
+            model = load_model(source, stored_weights(source))
             parts = cls(model, blocks(model))
         except InputError as error:
             raise NotInPartsError(str(error)) from error
@@ -170,4 +171,4 @@ def _read(weights: Sequence[_Weight]) -> None:
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     read: torch.Tensor = tensor.source.evaluate() if isinstance(tensor, Loading) else tensor.data
-    return read.to(device())
+    return read.to(default_device())

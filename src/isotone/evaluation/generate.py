@@ -13,7 +13,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from isotone.errors import InputError
 from isotone.evaluation.scoring import scoring_mode
-from isotone.models.model_files import ModelFiles, check_context, load_model, open_files
+from isotone.models.language_model.checks import check_context
+from isotone.models.language_model.files import ModelFiles, open_files
+from isotone.models.language_model.load import load_model
 
 Listener = Callable[[str], None]
 

@@ -15,15 +15,10 @@ from isotone.errors import InputError
 from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.scoring import compare, score
 from isotone.evaluation.tasks import Scores, prepare_tasks, run_tasks
-from isotone.models.model_files import (
-    ModelFiles,
-    check_context,
-    check_same_vocabulary,
-    check_tokens,
-    load_model,
-    open_files,
-)
-from isotone.models.windows import Tokens, cut_windows, encode, read_text
+from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
+from isotone.models.language_model.files import ModelFiles, open_files
+from isotone.models.language_model.load import load_model
+from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from isotone.evaluation.comparison import (
     joined,
 )
 from isotone.evaluation.losses import scored_rows, token_losses
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens
 
 _CPU_BATCH_BYTES = 512 << 20
 _COPIES = 2  # The logits, and as much again for what the model needs to make them.

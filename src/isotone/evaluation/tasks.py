@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from isotone.engine.progress import Progress
 from isotone.errors import InputError, MissingExtraError
 from isotone.evaluation.questions import SUFFIX, Question, read_questions
-from isotone.models.model_files import ModelFiles
+from isotone.models.language_model.files import ModelFiles
 
 Scores = dict[str, dict[str, float | int | None]]
 

@@ -25,7 +25,7 @@ from isotone.healing.state import Look
 from isotone.healing.text import HealingText
 from isotone.healing.trainable import Trainable, check_parts, open_for_training
 from isotone.healing.training import DivergedError, Listener, Training
-from isotone.models.model_files import DTYPES, load_model
+from isotone.models.language_model.load import DTYPES, load_model
 from isotone.pipeline.summary import tree_bytes
 
 _STATE = ".training.pt"

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from transformers import PreTrainedModel
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.source.model_directory import files_identity
 from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
@@ -19,15 +18,10 @@ from isotone.engine.progress import Progress
 from isotone.errors import FormatError, InputError
 from isotone.healing.settings import Settings
 from isotone.healing.text import MOST_HELD_OUT, HealingText, split
-from isotone.models.model_files import (
-    ModelFiles,
-    check_context,
-    check_same_vocabulary,
-    check_tokens,
-    open_files,
-)
+from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
+from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.sampling import sample_text
-from isotone.models.windows import Tokens, cut_windows, encode, read_text
+from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 SELF = "self"
 """In the place of a text: what the teacher writes."""
@@ -68,7 +62,7 @@ class Sources:
     ) -> Self:
         """Raises InputError and FormatError for whatever cannot work."""
         files = open_files(directory)
-        if not (files.directory / MANIFEST_FILE).is_file():
+        if files.clustered is None:
             raise InputError(f"{directory}: is dense; expected what isotone compress wrote")
         dense = None if teacher is None else open_files(teacher)
         if dense is not None:
@@ -91,9 +85,8 @@ class Sources:
         if str(text) != SELF:
             tokens, digest = _encoded(files, text)
             windows = split(tokens, context, str(text), held)
-        clustered = CompressedDirectory.open(files.directory)
         texts = (digest, held_digest)
-        return cls(files, clustered, dense, Path(text).name, windows, held, texts, context)
+        return cls(files, files.clustered, dense, Path(text).name, windows, held, texts, context)
 
     def refuse_inside(self, out: Path) -> None:
         """Raise InputError where OUT is one of the models, a base, or lies in one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isotone.errors import InputError
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens, windows_of
 
 MOST_HELD_OUT = 8
 """Windows, where they are taken from the training text."""
@@ -37,13 +37,13 @@ def split(tokens: Tokens, context: int, name: str, held_out: Tokens | None = Non
     one, at most MOST_HELD_OUT windows, is held out. name: of the text, for messages.
     Raises InputError where too little is left to train on.
     """
-    n = len(tokens) // context
+    windows = windows_of(tokens, context)
+    n = len(windows)
     n_held = 0 if held_out is not None else min(MOST_HELD_OUT, max(1, n // 10))
     if n - n_held < 1:
         raise InputError(
             f"{name}: has {len(tokens)} tokens; expected {(n_held + 1) * context} or more, windows "
             f"of {context} to train on and to hold out; give a longer text or a smaller context"
         )
-    windows = tokens[: n * context].reshape(n, context)
     held = windows[n - n_held :] if held_out is None else held_out
     return HealingText(windows[: n - n_held], held)

@@ -26,7 +26,7 @@ from isotone.healing.settings import Settings
 from isotone.healing.state import Look, State
 from isotone.healing.text import HealingText
 from isotone.healing.trainable import Trainable
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens
 
 Save = Callable[[bytes], None]
 Listener = Callable[[Look], None]

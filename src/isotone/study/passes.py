@@ -30,7 +30,7 @@ from isotone.evaluation.comparison import (
 from isotone.evaluation.scoring import batch_size, logits_of, scoring_mode
 from isotone.models.layers import blocks
 from isotone.models.lazy.expression import replaced
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens
 from isotone.study.record import Drift
 
 _ENTRIES, _SQUARES, _SUM, _TOKENS, _LOG_GROWTH, _COSINE = range(6)

@@ -15,7 +15,7 @@ from isotone.evaluation.journal import Journal, difference
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
 from isotone.study.record import Provenance, Record, Run, parse_record
-from isotone.study.sources import Sources, drop_clusterings
+from isotone.study.sources import Sources, drop_clusterings, places_in
 from isotone.study.worker import Measurer, Task
 
 RUNS_FILE = "runs.jsonl"
@@ -67,12 +67,13 @@ def run_study(
     with Journal.open(results, RUNS_FILE, parse_record, "isotone study") as journal:
         _take_up(journal, sources.provenance, overwrite=overwrite)
         clusterings = sources.clusterings(results, engine, progress)
-        sequences = expand(sources.plan, list(clusterings), sources.places(clusterings))
+        manifest = sources.manifest(clusterings)
+        sequences = expand(sources.plan, list(clusterings), places_in(manifest))
         arguments = (clusterings, sources.windows, sources.provenance)
         todo = _unmeasured(sequences, list(clusterings), journal.records)
         n_before = len(journal.records)
         if todo:
-            with engine.start(Measurer, arguments, progress, sources.needs(clusterings)) as team:
+            with engine.start(Measurer, arguments, progress, sources.needs(manifest)) as team:
                 _measure(team, todo, journal, progress)
         done = _by_run(journal.records)
         n_done = sum(_key(run) in done for sequence in sequences for run in sequence)

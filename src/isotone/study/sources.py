@@ -14,17 +14,17 @@ from typing import Self
 import numpy as np
 import torch
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
+from isotone.checkpoint.compressed.manifest import Manifest
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.staging import staging
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine, Needs
 from isotone.errors import InputError
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.evaluation.tasks import prepare_tasks
-from isotone.models.model_files import ModelFiles, check_context, check_tokens, open_files
-from isotone.models.windows import Tokens, cut_windows, encode, read_text
+from isotone.models.language_model.checks import check_context, check_tokens
+from isotone.models.language_model.files import ModelFiles, open_files
+from isotone.models.text import Tokens, cut_windows, encode, read_text
 from isotone.pipeline.compress import compress
 from isotone.study.edits import EDITS
 from isotone.study.plan import EditChoice, Plan
@@ -62,12 +62,12 @@ class Sources:
         _check_edits(plan)
         files = open_files(model)
         files = replace(files, directory=files.directory.absolute())
-        clustered = (files.directory / MANIFEST_FILE).is_file()
-        if clustered:
-            digest = CompressedDirectory.open(files.directory).digest
+        if files.clustered is not None:
+            digest = files.clustered.digest
             plan = replace(plan, grids=tuple(replace(grid, k=None) for grid in plan.grids))
         else:
-            digest = model_hash(ModelDirectory(files.directory), progress)
+            assert files.dense is not None
+            digest = model_hash(files.dense, progress)
         check_context(files, plan.context, f"context {plan.context}")
         content = read_text(text)
         tokens = encode(files.tokenizer, content)
@@ -80,7 +80,7 @@ class Sources:
             text_hash=text_hash(content),
             context=plan.context,
             windows=len(windows),
-            clustering={} if clustered else plan.clustering,
+            clustering={} if files.clustered else plan.clustering,
             dtype=dtype,
             device=device,
             n_threads=_torch_threads(engine),
@@ -100,13 +100,13 @@ class Sources:
 
         What is in no layer, such as embeddings, is not edited, and stays dense in those.
         """
-        if (self.files.directory / MANIFEST_FILE).is_file():
-            manifest = CompressedDirectory.open(self.files.directory).manifest
-            return {
-                max((record.k for record in manifest.clustered), default=0): self.files.directory
-            }
-        source = ModelDirectory(self.files.directory)
-        outside = [tensor.name for tensor in source.tensors if Place.of(tensor.name) is None]
+        if self.files.clustered is not None:
+            records = self.files.clustered.manifest.clustered
+            return {max((record.k for record in records), default=0): self.files.directory}
+        assert self.files.dense is not None
+        outside = [
+            tensor.name for tensor in self.files.dense.tensors if Place.of(tensor.name) is None
+        ]
         settings = self.plan.clustering | {"exclude": [*self.plan.clustering["exclude"], *outside]}
         made = {}
         for k in sorted(set(self.plan.k)):
@@ -122,9 +122,14 @@ class Sources:
                 )
         return made
 
-    def needs(self, clusterings: Mapping[int, Path]) -> Needs:
+    def manifest(self, clusterings: Mapping[int, Path]) -> Manifest:
+        """The manifest of the first clustering: names and shapes are the same for each k."""
+        if self.files.clustered is not None:
+            return self.files.clustered.manifest
+        return CompressedDirectory.open(next(iter(clusterings.values()))).manifest
+
+    def needs(self, manifest: Manifest) -> Needs:
         """What a worker takes: a model with its ranks, and what study.passes.Passes keeps of it."""
-        manifest = CompressedDirectory.open(next(iter(clusterings.values()))).manifest
         n_weights = sum(math.prod(record.shape) for record in manifest.stored)
         config = self.files.config.get_text_config()
         kept = config.vocab_size + config.num_hidden_layers * config.hidden_size
@@ -132,11 +137,11 @@ class Sources:
         on_gpu = torch.device(self.provenance.device).type != "cpu"
         return Needs(memory_bytes=memory_bytes, gpus=1.0 if on_gpu else 0.0)
 
-    def places(self, clusterings: Mapping[int, Path]) -> list[Place]:
-        """Where the clustered matrices are: the same for each k."""
-        first = CompressedDirectory.open(next(iter(clusterings.values())))
-        places = [Place.of(record.name) for record in first.manifest.clustered]
-        return [place for place in places if place is not None]
+
+def places_in(manifest: Manifest) -> list[Place]:
+    """Where the clustered matrices of a manifest are."""
+    places = [Place.of(record.name) for record in manifest.clustered]
+    return [place for place in places if place is not None]
 
 
 def _torch_threads(engine: Engine) -> int:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.evaluation.comparison import TokenComparison
 from isotone.evaluation.metrics import divergence, perplexity
 from isotone.evaluation.tasks import prepare_tasks, run_tasks
-from isotone.models.model_files import load_model, open_files
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
 from isotone.models.swap import hold_ranks, swapped
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens
 from isotone.study.comparison import Comparison
 from isotone.study.edits import EDITS
 from isotone.study.matrices import Edited, Matrix, edit_matrices
@@ -44,8 +44,10 @@ class Subject:
         progress = progress or Silent()
         progress.begin(f"loading {directory.name}", 0)
         self.k, self._provenance = k, provenance
-        self._hash = CompressedDirectory.open(directory).digest
         self._files = open_files(directory)
+        if self._files.clustered is None:
+            raise InputError(f"{directory}: is dense; expected what isotone compress wrote")
+        self._hash = self._files.clustered.digest
         self._model = load_model(self._files, dtype=provenance.dtype, device=provenance.device)
         held = hold_ranks(self._model)
         places = {name: place for name in held if (place := Place.of(name)) is not None}

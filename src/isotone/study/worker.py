@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 from isotone.engine.progress import Progress
-from isotone.models.windows import Tokens
+from isotone.models.text import Tokens
 from isotone.study.record import Provenance, Record, Run
 from isotone.study.subject import Subject
 

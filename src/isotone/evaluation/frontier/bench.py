@@ -22,8 +22,9 @@ from isotone.evaluation.frontier.results import Point, Protocol
 from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.provenance import text_hash
 from isotone.evaluation.scoring import compare, score
-from isotone.models.model_files import load_model, open_files
-from isotone.models.windows import Tokens
+from isotone.models.language_model.files import open_files
+from isotone.models.language_model.load import load_model
+from isotone.models.text import Tokens
 from isotone.pipeline.calibrate import calibrate
 from isotone.pipeline.calibrated.rate_search import identity_of
 from isotone.pipeline.compress import compress

@@ -25,8 +25,9 @@ from isotone.evaluation.frontier.baselines import check_comparable
 from isotone.evaluation.frontier.bench import DENSE, Bench, Variant
 from isotone.evaluation.frontier.results import Point, Protocol, Results
 from isotone.evaluation.provenance import model_hash, text_hash
-from isotone.models.model_files import check_context, check_tokens, open_files
-from isotone.models.windows import Tokens, cut_windows, encode, read_text
+from isotone.models.language_model.checks import check_context, check_tokens
+from isotone.models.language_model.files import open_files
+from isotone.models.text import Tokens, cut_windows, encode, read_text
 from isotone.plan.options import check_bits
 
 BITS = (2.6, 3.1, 3.6, 4.1, 5.0)

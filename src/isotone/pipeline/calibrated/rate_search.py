@@ -15,6 +15,7 @@ from isotone.checkpoint.staging.staging import Staging
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine
 from isotone.errors import InputError
+from isotone.models.transformers_calls import require_transformers
 from isotone.pipeline.allocate.each_matrix import Group
 from isotone.pipeline.allocate.importance import Importance
 from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
@@ -79,7 +80,8 @@ def open_calibration(
 def collect_statistics(
     source: Source, plans: Sequence[Clustered], by: str | Path, directory: Path, progress: Progress
 ) -> None:
-    """Write a directory of statistics: see models.collect."""
+    """Write a directory of statistics: see calibration.collect."""
+    require_transformers("calibrating")
     from isotone.calibration.collect import collect
 
     wanted = [plan for plan in plans if not has_row_per_token(source, plan.tensor)]

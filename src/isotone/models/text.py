@@ -1,0 +1,202 @@
+"""Texts as windows of tokens: read, encoded once, and cut.
+
+The whole text is encoded at once, without special tokens, and cut into windows of `context` tokens,
+one after the other. Encoding the whole, and not a prefix that is long enough, makes the numbers
+those of every other tool with this protocol: a tokenizer may join characters across any cut.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isotone.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILTIN = "builtin"
+"""The name of the reference text that Python ships (`pydoc_data.topics`)."""
+
+Tokens = NDArray[np.int64]
+"""Token ids: of a text, `[n]`, or of windows, `[n, context]`."""
+
+
+def read_text(source: str | Path) -> str:
+    """Read the text of a UTF-8 file, or of `builtin`.
+
+    `builtin` is the text that Python ships, which every machine has; its content depends on
+    Python's version.
+
+    Parameters
+    ----------
+    source : str or Path
+        The path of a text file, or `builtin`.
+
+    Returns
+    -------
+    str
+        The text, with line ends as newlines.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is not UTF-8.
+    """
+    if str(source) == BUILTIN:
+        from pydoc_data.topics import topics
+
+        return "\n\n".join(topics[name] for name in sorted(topics))
+    return read_text_file(Path(source), f"a text, or '{BUILTIN}' for the one that Python ships")
+
+
+def read_text_file(path: Path, expected: str = "a text") -> str:
+    """Read a UTF-8 file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    expected : str
+        What a user may give here, for the message of a file that does not exist.
+
+    Returns
+    -------
+    str
+        The text, with line ends as newlines.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); "
+            "convert it, for example with iconv -t UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; expected {expected}"
+        ) from error
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    """Encode a text as token ids, without special tokens.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The model's tokenizer.
+    text : str
+        The whole text.
+
+    Returns
+    -------
+    int64 array, `[n]`
+        The token ids.
+
+    Notes
+    -----
+    The cost is linear in the whole text.
+    """
+    # verbose=False: a warning that the text is longer than the model's context would mislead here.
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False)
+    return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+
+def windows_of(tokens: Tokens, context: int) -> Tokens:
+    """Return all windows of a text, one after the other; a rest shorter than a window is dropped.
+
+    Parameters
+    ----------
+    tokens : int64 array, `[n]`
+        The token ids of the text.
+    context : int
+        The number of tokens in a window, 1 or more.
+
+    Returns
+    -------
+    int64 array, `[n // context, context]`
+        The windows, a view of `tokens`.
+
+    Examples
+    --------
+    >>> windows_of(np.arange(7), 3)
+    array([[0, 1, 2],
+           [3, 4, 5]])
+    """
+    n = len(tokens) // context
+    return tokens[: n * context].reshape(n, context)
+
+
+def cut_windows(tokens: Tokens, context: int, n_windows: int, name: str) -> Tokens:
+    """Return the first windows of a text: the perplexity protocol's.
+
+    Parameters
+    ----------
+    tokens : int64 array, `[n]`
+        The token ids of the text.
+    context : int
+        The number of tokens in a window, 2 or more, since the first token is not scored.
+    n_windows : int
+        The number of windows, 1 or more.
+    name : str
+        The name of the text, for messages.
+
+    Returns
+    -------
+    int64 array, `[n_windows, context]`
+        The windows; fewer where the text ends before.
+
+    Raises
+    ------
+    InputError
+        If the text is shorter than one window, or the sizes leave nothing to score.
+    """
+    if context < 2:
+        raise InputError(f"context {context}: expected 2 tokens or more, since the first is given")
+    if n_windows < 1:
+        raise InputError(f"windows {n_windows}: expected 1 or more")
+    windows = windows_of(tokens, context)[:n_windows]
+    if len(windows) == 0:
+        raise InputError(
+            f"{name}: has {len(tokens)} tokens, fewer than one window of {context}; give a longer "
+            "text or a smaller context"
+        )
+    return windows
+
+
+def spread_windows(tokens: Tokens, context: int, n_windows: int) -> Tokens:
+    """Return windows that are spread evenly over a text.
+
+    Parameters
+    ----------
+    tokens : int64 array, `[n]`
+        The token ids of the text.
+    context : int
+        The number of tokens in a window, 1 or more.
+    n_windows : int
+        The number of windows.
+
+    Returns
+    -------
+    int64 array, `[n_windows, context]`
+        The windows in the order of the text; all of them where there are no more.
+
+    Examples
+    --------
+    >>> spread_windows(np.arange(8), 2, 2)
+    array([[0, 1],
+           [4, 5]])
+    """
+    windows = windows_of(tokens, context)
+    n = min(n_windows, len(windows))
+    return windows[np.arange(n) * len(windows) // n] if n else windows
