@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := .venv-bench
+DOCS := .venv-docs
 WORK := work
 
-.PHONY: env demo test lint bench clean
+# What `make lint` reads, as far as it is there.
+PYTHON_FILES := $(wildcard src tests benchmarks examples .ci)
+
+.PHONY: env demo test lint docs bench clean
 
 env: $(READY)
 
@@ -24,9 +28,21 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
+
+# The documentation as a site, in site/. A broken link, a missing anchor, or a public name without a
+# whole docstring fails. The sources are read and not imported, so nothing else is installed.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+		$$($(DOCS)/bin/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch $@
 
 # Minutes, not seconds; benchmarks/README.md says what each part needs.
 bench: $(BENCH)/.ready
@@ -43,4 +59,4 @@ $(BENCH)/.ready: pyproject.toml constraints.txt CMakeLists.txt benchmarks/requir
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(WORK) build
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(WORK) build site

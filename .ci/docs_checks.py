@@ -1,0 +1,82 @@
+"""What `make docs` checks beyond what MkDocs does by itself.
+
+Every name of `isotone.__all__` has a page under docs/api and a docstring that describes all of its
+parameters, and so have the public methods of its classes. The links of the Markdown files outside
+docs/ lead somewhere. Whatever is wrong is logged as a warning, which `mkdocs build --strict` turns
+into a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import griffe
+
+LOG = logging.getLogger("mkdocs.hooks.docs_checks")
+ROOT = Path(__file__).parents[1]
+DIRECTIVE = re.compile(r"^::: isotone\.(\w+)", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def on_pre_build(config):
+    """Check the public names and the links; MkDocs calls this before it builds."""
+    check_reference(Path(config["docs_dir"]) / "api")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"):
+        check_links(path)
+
+
+def check_reference(folder):
+    """Check that exactly the public names have an entry, and that each is described."""
+    package = griffe.load("isotone", search_paths=[ROOT / "src"], allow_inspection=False)
+    public = {str(name).strip("'\"") for name in package.exports or ()}
+    shown = {name for page in folder.glob("*.md") for name in DIRECTIVE.findall(page.read_text())}
+    for name in sorted(public - shown):
+        LOG.warning("isotone.%s is public, and no page in docs/api shows it", name)
+    for name in sorted(shown - public):
+        LOG.warning("docs/api shows isotone.%s, which is not in isotone.__all__", name)
+    for name in sorted(public & shown):
+        check_described(f"isotone.{name}", package[name])
+
+
+def check_described(name, thing):
+    """Check the docstring of one public name, and those of the methods of a class."""
+    thing = thing.final_target if thing.is_alias else thing
+    if thing.docstring is None:
+        LOG.warning("%s has no docstring", name)
+        return
+    if thing.is_function:
+        known = {each.name for each in thing.parameters} - {"self", "cls"}
+        found = {
+            each.name.lstrip("*")
+            for section in thing.docstring.parse("numpy", warnings=False)
+            if section.kind in (griffe.DocstringSectionKind.parameters,)
+            for each in section.value
+        }
+        for missing in sorted(known - found):
+            LOG.warning("%s: its docstring does not describe the parameter %s", name, missing)
+    elif thing.is_class:
+        for member in thing.members.values():
+            if not member.is_alias and member.is_function and not member.name.startswith("_"):
+                check_described(f"{name}.{member.name}", member)
+
+
+def check_links(path):
+    """Check that the relative links of a Markdown file lead to a file, and to a heading of it."""
+    for link in LINK.findall(CODE_BLOCK.sub("", path.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (path.parent / target) if target else path
+        if not file.exists():
+            LOG.warning("%s links to %s, which does not exist", path.relative_to(ROOT), link)
+        elif anchor and anchor not in {slug(text) for text in HEADING.findall(file.read_text())}:
+            LOG.warning("%s links to %s, which has no such heading", path.relative_to(ROOT), link)
+
+
+def slug(heading):
+    """Return the anchor that GitHub and MkDocs give to a heading."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
