@@ -1,4 +1,4 @@
-"""What people see: progress on stderr, one JSON object or tables on stdout."""
+"""Output of the commands: progress on stderr; one JSON object, or lines and tables, on stdout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# No markup: names of tensors and files may hold brackets.
+# Markup is off because names of tensors and files may hold brackets.
 stdout = Console(markup=False)
 stderr = Console(stderr=True, markup=False)
 
-_MAX_BARS = 8  # of finished stages: a sweep has dozens, and a screen shows the upper ones
+# A sweep has dozens of stages, and a screen shows only the upper bars: older ones are removed.
+_MAX_BARS = 8
 
 
 class RateColumn(ProgressColumn):
-    """Units a second: bytes with their prefixes, other things counted."""
+    """Shows the rate: bytes with their prefixes, or a count of other units, per second."""
 
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed
@@ -52,9 +53,9 @@ class ProgressBar:
         self._endless: TaskID | None = None
 
     def begin(self, what: str, total: int, unit: str = "bytes") -> None:
-        """Start a stage; total 0: of unknown size."""
+        """Start a stage of `total` units; 0 where its size is not known."""
         if self._endless is not None:
-            self._bars.remove_task(self._endless)  # it would go on pulsing
+            self._bars.remove_task(self._endless)  # otherwise its bar would go on pulsing
         for task_id in self._bars.task_ids[:-_MAX_BARS]:
             self._bars.remove_task(task_id)
         self._what = what
@@ -62,19 +63,19 @@ class ProgressBar:
         self._endless = None if total else self._task
 
     def advance(self, n: int) -> None:
-        """So much more is done."""
+        """Count `n` more units as done."""
         if self._task is not None:
             self._bars.advance(self._task, n)
 
     def note(self, text: str) -> None:
-        """Show something beside the stage."""
+        """Show a note beside the name of the stage."""
         if self._task is not None:
             self._bars.update(self._task, description=f"{self._what}, {text}")
 
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressBar]:
-    """A bar on stderr, gone when done; nothing where stderr is not a terminal."""
+    """Show a bar on stderr while the block runs; nothing where stderr is not a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,20 +88,33 @@ def progress_bar() -> Iterator[ProgressBar]:
 
 
 def hide_foreign_bars() -> None:
-    """The bars of the libraries below, which would run through ours; before tqdm is imported."""
+    """Hide the progress bars of other libraries, which would mix with ours.
+
+    It has to be called before tqdm is imported.
+    """
     os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def print_json(result: object) -> None:
-    """Exactly one JSON object, on one line."""
+    """Print a dataclass or a dict as one JSON object on one line."""
     content: Any = (
         asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
     )
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
 
 
+def say(line: str | Text, style: str = "") -> None:
+    """Print one line on stdout; it is neither coloured nor broken, so that paths stay whole."""
+    stdout.print(line, highlight=False, soft_wrap=True, style=style)
+
+
+def warn(line: str) -> None:
+    """Print one line on stderr, as `say` does."""
+    stderr.print(line, highlight=False, soft_wrap=True)
+
+
 def size(n_bytes: float) -> str:
-    """Bytes as people read them: decimal units, three digits."""
+    """Return a number of bytes as people read it: decimal units, three digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}" if n_bytes < 999.5 else f"{n_bytes:.0f} {unit}"

@@ -1,43 +1,53 @@
-"""The options that say where a command works, and what opens that."""
+"""Opening the engine and the progress bar that a command works with."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Annotated
 
-import typer
-
+from isotone.cli.console import ProgressBar, progress_bar
 from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError
 
-# isotone.engine.ray_engine brings Ray: imported where it is asked for.
-
-EngineName = Annotated[
-    str, typer.Option("--engine", help="Where to work: local (this machine), or ray (a cluster).")
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT",
-        help="Of the Ray cluster; else RAY_ADDRESS, or one that runs or is started here.",
-    ),
-]
-Cores = Annotated[
-    int | None, typer.Option(help="Of each worker on a Ray cluster: 1 by default.", min=1)
-]
+# isotone.engine.ray_engine imports Ray, so it is imported only where a cluster is asked for.
 
 
 @contextmanager
-def opened_engine(
+def at_work(
+    engine: str, address: str | None, cores: int | None, workers: int | None
+) -> Iterator[tuple[ProgressBar, Engine | None]]:
+    """Show progress and open the engine that --engine, --address, --cores and --workers describe.
+
+    Parameters
+    ----------
+    engine : {"local", "ray"}
+    address : str or None
+        Address of the Ray cluster.
+    cores : int or None
+        Cores of each worker on the cluster.
+    workers : int or None
+        Number of workers on the cluster; the local engine is given it by the command.
+
+    Yields
+    ------
+    ProgressBar, Engine or None
+        None stands for the local engine, which the library makes by itself.
+
+    Raises
+    ------
+    InputError
+        If the options do not go together.
+    """
+    with progress_bar() as progress, _opened_engine(engine, address, cores, workers) as opened:
+        yield progress, opened
+
+
+@contextmanager
+def _opened_engine(
     name: str, address: str | None, cores: int | None, workers: int | None
 ) -> Iterator[Engine | None]:
-    """The engine of a command; None for the local one, which the command makes by itself.
-
-    Raises InputError for options that do not go together.
-    """
     if name == "local":
         for option, value in (("--address", address), ("--cores", cores)):
             if value is not None:
@@ -48,7 +58,7 @@ def opened_engine(
 
         if workers is not None:
             worker_count(workers)
-        # Ray tells of dead nodes on stdout, where a script expects one JSON object.
+        # Ray reports dead nodes on stdout, where a script expects one JSON object.
         with (
             RayEngine.connect(address, workers, cores or 1) as cluster,
             redirect_stdout(sys.stderr),

@@ -1,15 +1,41 @@
-"""The command line: parse, call one function, print."""
+"""The command line: its commands in the order of `isotone --help`, and its exit codes."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Never
 
 import typer
 
-from isotone.cli import archive, calibrate, explore, judge, pages, study, train
+from isotone.cli.commands import (
+    calibrate,
+    compress,
+    decompress,
+    evaluate,
+    frontier,
+    generate,
+    heal,
+    inspect,
+    report,
+    study,
+    verify,
+)
 from isotone.errors import IsotoneError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compress": compress.compress,
+    "inspect": inspect.inspect,
+    "verify": verify.verify,
+    "decompress": decompress.decompress,
+    "calibrate": calibrate.calibrate,
+    "eval": evaluate.evaluate,
+    "generate": generate.generate,
+    "heal": heal.heal,
+    "frontier": frontier.frontier,
+    "report": report.report,
+}
 
 app = typer.Typer(
     name="isotone",
@@ -18,12 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in archive.COMMANDS:
-    app.command()(command)
-app.command("calibrate")(calibrate.calibrate)
-NAMED = judge.COMMANDS | train.COMMANDS | explore.COMMANDS | pages.COMMANDS
-for name, measuring in NAMED.items():
-    app.command(name)(measuring)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 app.add_typer(study.app, name="study")
 
 
@@ -40,21 +62,28 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version of isotone and exit.",
         ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compress language models by clustering their weights."""
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 1 a check failed, 2 bad input, with one line on stderr."""
+    """Run the command line on `sys.argv`, and exit with its code.
+
+    Exit codes: 0 done; 1 a check failed; 2 bad input or usage, with one line on stderr; 3 an error
+    that isotone did not expect; 130 interrupted; 141 the reader of stdout went away.
+    """
     debug = "--debug" in sys.argv[1:]
-    # Typer takes --debug before the command only; people put it at the end.
+    # Typer accepts --debug only before the command, and people write it at the end.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="isotone", standalone_mode=False)
         sys.stdout.flush()
     except IsotoneError as error:
         if debug:
@@ -63,23 +92,21 @@ def main() -> None:
     except typer.Abort:
         _fail("stopped", 130)
     except KeyboardInterrupt:
-        _fail(
-            "interrupted; run the same again: what was begun goes on where it stopped",
-            130,
-        )
+        _fail("interrupted; run the same command again, and it goes on where it stopped", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         if debug:
             raise
-        if hasattr(error, "format_message"):  # a click usage error, whose class typer may vendor
+        if hasattr(error, "format_message"):  # a usage error of click, whose class typer may vendor
             _fail(f"{error.format_message()} (see isotone --help)", 2)
         _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 3)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> Never:
+    """Print a message as one line on stderr, and exit."""
     sys.stderr.write("isotone: " + " ".join(message.split()) + "\n")
     sys.exit(code)
 

@@ -61,7 +61,7 @@ def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
         skipped=manifest.skipped,
         n_protected=sum(r.n_protected for r in manifest.clustered),
         coverage=dense / (dense + sum(r.dense_bytes for r in kept)),
-        relative_distortion=_relative_distortion(manifest.clustered),
+        relative_distortion=relative_distortion(manifest.clustered),
         source_bytes=manifest.source_bytes,
         output_bytes=own_bytes + sum(base_bytes),
         base_bytes=sum(base_bytes),
@@ -72,7 +72,18 @@ def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
     )
 
 
-def _relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
+def relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
+    """Return the squared error of clustered tensors, relative to the squares about their means.
+
+    Parameters
+    ----------
+    records : sequence of ClusteredRecord
+
+    Returns
+    -------
+    float or None
+        None where the error of one of them is not known, because its codebook was changed since.
+    """
     distortion = squares = 0.0
     for record in records:
         if record.distortion is None or record.relative_distortion is None:
