@@ -116,20 +116,14 @@ def heal(
     from isotone.healing.run import heal as run_heal
     from isotone.healing.settings import Settings
 
-    texts: dict[str, Any] = {"text": text, "teacher": teacher, "held_out": held_out}
-    how: dict[str, Any] = {"order": order, "context": context, "dtype": dtype, "device": device}
-    how |= {"gradient_checkpointing": gradient_checkpointing, "full": full, "overwrite": overwrite}
+    how: dict[str, Any] = {"text": text, "teacher": teacher, "held_out": held_out}
+    how |= {"train": [part.strip() for part in train.split(",") if part.strip()], "order": order}
+    how |= {"context": context, "dtype": dtype, "device": device, "full": full}
+    how |= {"gradient_checkpointing": gradient_checkpointing, "overwrite": overwrite}
+    how["settings"] = Settings(steps, batch, learning_rate, evaluate_every, patience, seed)
+    how["listener"] = lambda look: _show(look, steps)
     with progress_bar() as progress:
-        result = run_heal(
-            directory,
-            out,
-            train=[part.strip() for part in train.split(",") if part.strip()],
-            settings=Settings(steps, batch, learning_rate, evaluate_every, patience, seed),
-            listener=lambda look: _show(look, steps),
-            progress=progress,
-            **texts,
-            **how,
-        )
+        result = run_heal(directory, out, progress=progress, **how)
     if result is not None:  # None: another process of this training prints
         _print_result(result, str(out), json=json)
 
