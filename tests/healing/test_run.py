@@ -200,7 +200,7 @@ def test_healing_that_does_harm_writes_nothing_and_says_so(models, tmp_path, iso
     assert not run.json["improved"]
     assert run.json["output_bytes"] == 0
     assert not list(tmp_path.iterdir())
-    assert "no lower, so nothing was written" in run.err.splitlines()[-1]
+    assert "did not lower the held-out loss, so nothing was written" in run.err.splitlines()[-1]
 
 
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(models, tmp_path):
