@@ -1,7 +1,8 @@
 """isotone: weight clustering for language models.
 
-Importing it is quick and imports neither torch nor transformers; it makes sure that transformers,
-imported before or after, loads directories that isotone compressed:
+Importing isotone is quick: it imports neither torch nor transformers, and each public name is
+imported when it is first used. It also makes sure that transformers, imported before or after,
+loads directories that isotone compressed:
 
     import isotone
     from transformers import AutoModelForCausalLM
@@ -15,56 +16,71 @@ from typing import TYPE_CHECKING, Any
 
 from isotone.models.plugin.registration import register_when_imported
 
-if TYPE_CHECKING:
-    from isotone.core.cluster import cluster
-    from isotone.core.clustered_tensor import ClusteredTensor
-    from isotone.errors import FormatError, InputError, IsotoneError, MissingExtraError
-    from isotone.models.plugin.quantizer import IsotoneConfig
-    from isotone.models.swap import swapped
-    from isotone.pipeline.calibrate import calibrate
-    from isotone.pipeline.compress import compress
-    from isotone.pipeline.decompress import decompress
-    from isotone.pipeline.inspect import inspect
-    from isotone.pipeline.verify import verify
+if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editors
+    from isotone import study as study
+    from isotone.core.cluster import cluster as cluster
+    from isotone.core.clustered_tensor import ClusteredTensor as ClusteredTensor
+    from isotone.core.values import Values as Values
+    from isotone.errors import FormatError as FormatError
+    from isotone.errors import InputError as InputError
+    from isotone.errors import IsotoneError as IsotoneError
+    from isotone.errors import MissingExtraError as MissingExtraError
+    from isotone.evaluation.generate import Generation as Generation
+    from isotone.evaluation.generate import generate as generate
+    from isotone.evaluation.run import Evaluation as Evaluation
+    from isotone.evaluation.run import evaluate as evaluate
+    from isotone.healing.run import Healing as Healing
+    from isotone.healing.run import heal as heal
+    from isotone.models.plugin.quantizer import IsotoneConfig as IsotoneConfig
+    from isotone.models.swap import swapped as swapped
+    from isotone.pipeline.calibrate import CalibrateSummary as CalibrateSummary
+    from isotone.pipeline.calibrate import calibrate as calibrate
+    from isotone.pipeline.compress import compress as compress
+    from isotone.pipeline.decompress import DecompressSummary as DecompressSummary
+    from isotone.pipeline.decompress import decompress as decompress
+    from isotone.pipeline.inspect import Inspection as Inspection
+    from isotone.pipeline.inspect import inspect as inspect
+    from isotone.pipeline.summary import CompressSummary as CompressSummary
+    from isotone.pipeline.verify import Verification as Verification
+    from isotone.pipeline.verify import verify as verify
 
-__all__ = [
-    "ClusteredTensor",
-    "FormatError",
-    "InputError",
-    "IsotoneConfig",
-    "IsotoneError",
-    "MissingExtraError",
-    "calibrate",
-    "cluster",
-    "compress",
-    "decompress",
-    "inspect",
-    "swapped",
-    "verify",
-]
-
-_HOMES = {
-    "ClusteredTensor": "isotone.core.clustered_tensor",
-    "FormatError": "isotone.errors",
-    "InputError": "isotone.errors",
-    "IsotoneConfig": "isotone.models.plugin.quantizer",
-    "IsotoneError": "isotone.errors",
-    "MissingExtraError": "isotone.errors",
-    "calibrate": "isotone.pipeline.calibrate",
-    "cluster": "isotone.core.cluster",
-    "compress": "isotone.pipeline.compress",
-    "decompress": "isotone.pipeline.decompress",
-    "inspect": "isotone.pipeline.inspect",
-    "swapped": "isotone.models.swap",
-    "verify": "isotone.pipeline.verify",
+_MODULES = {
+    "isotone.core.cluster": ("cluster",),
+    "isotone.core.clustered_tensor": ("ClusteredTensor",),
+    "isotone.core.values": ("Values",),
+    "isotone.errors": ("FormatError", "InputError", "IsotoneError", "MissingExtraError"),
+    "isotone.evaluation.generate": ("Generation", "generate"),
+    "isotone.evaluation.run": ("Evaluation", "evaluate"),
+    "isotone.healing.run": ("Healing", "heal"),
+    "isotone.models.plugin.quantizer": ("IsotoneConfig",),
+    "isotone.models.swap": ("swapped",),
+    "isotone.pipeline.calibrate": ("CalibrateSummary", "calibrate"),
+    "isotone.pipeline.compress": ("compress",),
+    "isotone.pipeline.decompress": ("DecompressSummary", "decompress"),
+    "isotone.pipeline.inspect": ("Inspection", "inspect"),
+    "isotone.pipeline.summary": ("CompressSummary",),
+    "isotone.pipeline.verify": ("Verification", "verify"),
 }
+"""The public names by the module that defines each of them."""
+
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", "study", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)
-    home = _HOMES.get(name)
-    if home is None:
+    """Import a public name when it is first used (PEP 562)."""
+    value: Any
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("isotone")
+    elif name == "study":
+        value = import_module("isotone.study")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module 'isotone' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 
