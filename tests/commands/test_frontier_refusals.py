@@ -92,7 +92,7 @@ def test_a_damaged_line_is_named(results, language_models):
     first, second, *rest = lines(results)
     (results / POINTS_FILE).write_bytes(b"".join([first, second[:40], b"\n", *rest]))
     with pytest.raises(
-        InputError, match=r"points\.jsonl: line 2 is nothing that isotone frontier wrote"
+        InputError, match=r"points\.jsonl: line 2 is not a record that isotone frontier wrote"
     ):
         swept(language_models, results)
 

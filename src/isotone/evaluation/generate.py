@@ -1,4 +1,4 @@
-"""Text from a model, piece by piece as its tokens come."""
+"""`isotone.generate`: text from a model, piece by piece as its tokens come."""
 
 from __future__ import annotations
 
@@ -17,12 +17,25 @@ from isotone.models.language_model.checks import check_context
 from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
 
-Listener = Callable[[str], None]
+TextListener = Callable[[str], None]
+"""Is called with each piece of text as soon as it is certain."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """text: what follows the prompt. n_tokens: new ones, the end-of-text token included."""
+    """What a model wrote.
+
+    Attributes
+    ----------
+    text : str
+        The text that follows the prompt.
+    n_prompt_tokens : int
+        The number of tokens of the prompt.
+    n_tokens : int
+        The number of new tokens, the end-of-text token included.
+    seconds : float
+        The duration of the generation, without loading the model.
+    """
 
     text: str
     n_prompt_tokens: int
@@ -33,13 +46,22 @@ class Generation:
 class TextPieces:
     """A streamer of transformers that passes text on as soon as it cannot change any more.
 
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The tokenizer that turns tokens into text.
+    listener : callable, optional
+        Is called with each piece.
+
+    Notes
+    -----
     The pieces joined are the decoding of all tokens. A token may be half a character, and a
     tokenizer may drop a leading space, so each piece is the difference of two decodings that both
     start at the same earlier token: the method of vLLM and text-generation-inference.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, listener: Listener | None = None
+        self, tokenizer: PreTrainedTokenizerBase, listener: TextListener | None = None
     ) -> None:
         self._tokenizer, self._listener = tokenizer, listener
         self._tokens: list[int] = []
@@ -48,7 +70,13 @@ class TextPieces:
         self.pieces: list[str] = []
 
     def put(self, value: torch.Tensor) -> None:
-        """Token ids; the first call brings the prompt's, which are not repeated."""
+        """Take token ids; those of the first call are the prompt's, which are not repeated.
+
+        Parameters
+        ----------
+        value : int64 tensor
+            The ids of the prompt, or of the tokens that follow.
+        """
         if not self._prompt_seen:
             self._prompt_seen = True
             return
@@ -59,7 +87,7 @@ class TextPieces:
             self._start, self._read = self._read, len(self._tokens)
 
     def end(self) -> None:
-        """No more tokens: pass on what was held back."""
+        """Pass on the text that was held back: no more tokens follow."""
         rest = self._decode(len(self._tokens))[len(self._decode(self._read)) :]
         if rest:
             self._pass_on(rest)
@@ -85,14 +113,50 @@ def generate(
     seed: int = 0,
     dtype: str = "float32",
     device: str = "cpu",
-    listener: Listener | None = None,
+    listener: TextListener | None = None,
 ) -> Generation:
     """Continue a prompt, or answer it as one chat turn through the tokenizer's template.
 
-    model: a dense or clustered directory, or a hub id. temperature: 0 takes the likeliest token
-    each time; above, tokens are drawn with `seed`, within the top-k and top-p that the model's
-    generation_config names. listener: called with each piece of text as it comes.
-    Raises InputError and FormatError.
+    Parameters
+    ----------
+    model : str or Path
+        A dense or clustered model directory, or a hub id.
+    prompt : str
+        The text to continue.
+    chat : bool
+        Whether the prompt is a turn of a conversation, to be answered.
+    max_tokens : int
+        The most new tokens, at least 1.
+    temperature : float
+        0 takes the likeliest token each time. Above 0 tokens are drawn, within the top-k and top-p
+        that the model's generation_config names.
+    seed : int
+        The seed of the draws. The global generators of torch are left as they were.
+    dtype : str
+        `float32`, `bfloat16`, `float16`, or `auto` for the dtype of the files.
+    device : str
+        Where to run, as torch names it.
+    listener : callable, optional
+        Is called with each piece of text as it comes.
+
+    Returns
+    -------
+    Generation
+        The whole text, and its figures.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range, if the prompt is empty or too long for the model, or if the
+        model has no tokenizer or no chat template.
+    FormatError
+        If a clustered directory is damaged.
+
+    Examples
+    --------
+    >>> import isotone
+    >>> found = isotone.generate("clustered", "Once upon a time", max_tokens=32)  # doctest: +SKIP
+    >>> print(found.text)  # doctest: +SKIP
     """
     if max_tokens < 1:
         raise InputError(f"max tokens {max_tokens}: expected 1 or more")
@@ -144,7 +208,7 @@ def _encode(files: ModelFiles, prompt: str, *, chat: bool) -> dict[str, torch.Te
 
 
 def _choice(settings: GenerationConfig, temperature: float) -> dict[str, Any]:
-    """The arguments of transformers' generate that say how the next token is chosen."""
+    """Return the arguments of transformers' generate that say how the next token is chosen."""
     end = settings.eos_token_id[0] if isinstance(settings.eos_token_id, list) else None
     end, padding = end or settings.eos_token_id, settings.pad_token_id
     choice: dict[str, Any] = {"pad_token_id": end if padding is None else padding}

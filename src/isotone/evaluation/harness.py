@@ -1,4 +1,4 @@
-"""A loaded model as lm-eval's own `hf` model: the same code, with a batch that fits and a bar."""
+"""A loaded model as lm-eval's own `hf` model, with a batch that fits in memory and our progress."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ from isotone.evaluation.scoring import batch_size
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 
-_MAX_BATCH = 8  # more gains nothing on a CPU, and answers are short
-_COPIES = 2  # lm-eval makes a log-softmax of the whole batch
+_MAX_BATCH = 8  # More gains nothing on a CPU, and answers are short.
+_COPIES = 2  # lm-eval makes a log-softmax of the whole batch.
 
 
 class HarnessModel(HFLM):  # type: ignore[misc]
-    """lm-eval's HFLM over a model that is loaded already."""
+    """lm-eval's HFLM over a model that is loaded already.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The tokenizer of the model.
+    model : PreTrainedModel
+        The model, on the device where it runs.
+    progress : Progress, optional
+        Hears how many requests are answered.
+    """
 
     def __init__(
         self,
@@ -31,13 +41,26 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         self._progress = progress or Silent()
 
     def get_model_info(self) -> dict[str, Any]:
-        """Nothing: lm-eval would look for the model on the hub."""
+        """Return nothing: lm-eval would look for the model on the hub."""
         return {}
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """Log-likelihoods of continuations; lm-eval's bar gives way to ours."""
+        """Return the log-likelihoods of continuations.
+
+        Parameters
+        ----------
+        requests : list of Instance
+            Pairs of a context and its continuation.
+        disable_tqdm : bool
+            Whether lm-eval shows its own bar; it gives way to ours in any case.
+
+        Returns
+        -------
+        list of (float, bool)
+            The log-likelihood in nats, and whether the continuation is the likeliest one.
+        """
         results: list[tuple[float, bool]] = super().loglikelihood(
             requests, disable_tqdm=disable_tqdm
         )
@@ -46,13 +69,39 @@ class HarnessModel(HFLM):  # type: ignore[misc]
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
-        """Log-likelihoods of whole texts."""
+        """Return the log-likelihoods of whole texts.
+
+        Parameters
+        ----------
+        requests : list of Instance
+            The texts.
+        disable_tqdm : bool
+            Whether lm-eval shows its own bar; it does not by default.
+
+        Returns
+        -------
+        list of float
+            The log-likelihoods, in nats.
+        """
         self._progress.begin("scoring texts", 0, unit="windows")
         results: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
         return results
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """Continuations up to a stop."""
+        """Generate continuations up to a stop.
+
+        Parameters
+        ----------
+        requests : list of Instance
+            Pairs of a context and the settings of generation.
+        disable_tqdm : bool
+            Whether lm-eval shows its own bar; it does not by default.
+
+        Returns
+        -------
+        list of str
+            The continuations.
+        """
         self._progress.begin("generating", len(requests), unit="answers")
         results: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         return results

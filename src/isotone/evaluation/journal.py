@@ -1,7 +1,7 @@
-"""A directory of results, one JSON object a line, that a killed run goes on with.
+"""A directory of results, one JSON object on each line, that a killed run continues.
 
-A line is appended when what it tells is measured. A last line that a kill or a crash tore is
-dropped when the run goes on, so that nothing is ever measured twice or half.
+A line is appended, whole and synced, as soon as its record is measured. A last line that a kill or
+a crash tore is dropped when the run continues, so nothing is ever measured twice or half.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ _LINE_START = b'{"kind": '
 
 
 class Journal(Generic[Record]):
-    """The lines of one file as records, held by one run at a time."""
+    """The lines of one file as records, held by one run at a time.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory of the file.
+    file : binary file
+        The file, open for appending and locked.
+    records : list
+        The records that the file holds.
+    """
 
     def __init__(self, directory: Path, file: BinaryIO, records: list[Record]) -> None:
         self.directory, self._file, self.records = directory, file, records
@@ -34,11 +44,29 @@ class Journal(Generic[Record]):
     def open(
         cls, directory: Path, name: str, parse: Callable[[dict[str, Any]], Record], command: str
     ) -> Iterator[Journal[Record]]:
-        """Begin a journal, or go on with one.
+        """Begin a journal, or continue one.
 
-        parse: makes a record of a line's object; what it raises means that it is none. command:
-        whose journal it is, for messages. Raises InputError where the directory holds anything
-        else, where a line is no record, and where another run is at work there.
+        Parameters
+        ----------
+        directory : Path
+            The directory of results; it is created where it does not exist.
+        name : str
+            The name of the file in it.
+        parse : callable
+            Makes a record of a line's object; an exception means that the object is no record.
+        command : str
+            The command whose journal it is, for messages.
+
+        Yields
+        ------
+        Journal
+            The journal, locked until the context ends.
+
+        Raises
+        ------
+        InputError
+            If the directory holds anything else, if a line is no record, or if another run is at
+            work there.
         """
         with writing(directory):
             _refuse_foreign(directory, name, command)
@@ -53,7 +81,13 @@ class Journal(Generic[Record]):
             yield cls(directory, file, records)
 
     def append(self, record: Record) -> None:
-        """Keep a record (a dataclass whose first field is kind), for good once this returns."""
+        """Write a record; it is on disk when this returns.
+
+        Parameters
+        ----------
+        record : dataclass instance
+            The record; its first field is `kind`.
+        """
         content: Any = record
         line = json.dumps(asdict(content), allow_nan=False).encode() + b"\n"
         with writing(self.directory):
@@ -81,7 +115,7 @@ def _refuse_foreign(directory: Path, name: str, command: str) -> None:
 def _whole_lines(
     content: bytes, path: Path, parse: Callable[[dict[str, Any]], Record], command: str
 ) -> tuple[list[Record], int]:
-    """The records of a file and the bytes that they take; a torn last line is not among them."""
+    """Return the records of a file and the bytes that they take, without a torn last line."""
     records: list[Record] = []
     n_bytes = 0
     for number, line in enumerate(content.splitlines(keepends=True), 1):
@@ -91,27 +125,17 @@ def _whole_lines(
             records.append(parse(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{path}: line {number} is nothing that {command} wrote; choose another RESULTS, "
-                "or take that line out"
+                f"{path}: line {number} is not a record that {command} wrote; choose another "
+                "RESULTS, or remove that line"
             ) from error
         n_bytes += len(line)
     return records, n_bytes
 
 
 def _is_torn(line: bytes) -> bool:
-    """The start of a record, or zeros as a crash of the machine may leave them; never foreign."""
+    """Return whether a line is the start of a record, or zeros as a machine's crash may leave them.
+
+    What somebody else wrote is never taken for a torn line.
+    """
     start = line.rstrip(b"\0")[: len(_LINE_START)]
     return not line.endswith(b"\n") and _LINE_START.startswith(start)
-
-
-def difference(old: Any, new: Any) -> str:  # noqa: ANN401 (dataclasses of one kind)
-    """How two descriptions of what is measured differ, for messages."""
-    was, now = asdict(old), asdict(new)
-    changed = [key for key in was if was[key] != now[key]]
-    return "; ".join(f"{key} was {_shown(was[key])}, is {_shown(now[key])}" for key in changed)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(value) or "none"
-    return value[:12] + "…" if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,10 +1,15 @@
-"""Multiple-choice questions from a local file, one JSON object a line."""
+"""Multiple-choice questions from a local file, one JSON object on each line, as an lm-eval task.
+
+A local file becomes an ordinary task of lm-eval, so its scoring is lm-eval's: `acc` takes the
+choice of highest log-likelihood after the query and one space, `acc_norm` divides that by the
+number of the choice's characters, `acc_bytes` by the number of its bytes.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypedDict, TypeGuard
+from typing import Any, TypedDict, TypeGuard
 
 from isotone.errors import InputError
 
@@ -12,7 +17,7 @@ SUFFIX = ".jsonl"
 
 
 class Question(TypedDict):
-    """query: what comes before the answer. choices: the answers. gold: the right one's index."""
+    """One question: `query` comes before the answer, `gold` is the index of the right choice."""
 
     query: str
     choices: list[str]
@@ -20,10 +25,24 @@ class Question(TypedDict):
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a file; blank lines are passed over.
+    """Read the questions of a file; blank lines are passed over.
 
-    Raises InputError, naming the line, where one is not a question with two choices or more, none
-    of them empty.
+    Parameters
+    ----------
+    path : Path
+        A UTF-8 file with a JSON object `{"query": ..., "choices": [...], "gold": ...}` on each
+        line.
+
+    Returns
+    -------
+    list of Question
+        The questions, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds no question, or if a line, which is then named, is not a
+        question with at least two choices, none of them empty.
     """
     try:
         lines = path.read_text("utf-8").split("\n")  # splitlines would cut at U+2028 too
@@ -36,8 +55,46 @@ def read_questions(path: Path) -> list[Question]:
         if line.strip()
     ]
     if not questions:
-        raise InputError(f"{path}: holds no question; expected one JSON object a line")
+        raise InputError(f"{path}: holds no question; expected one JSON object on each line")
     return questions
+
+
+def task_definition(path: Path, questions: list[Question]) -> dict[str, Any]:
+    """Return a file of questions as a task of lm-eval.
+
+    Parameters
+    ----------
+    path : Path
+        The file; the task has its name without the suffix.
+    questions : list of Question
+        The questions of the file.
+
+    Returns
+    -------
+    dict
+        The task's configuration, as lm-eval takes it in the place of a name.
+    """
+
+    def dataset(**_: object) -> dict[str, Any]:
+        import datasets
+
+        return {"test": datasets.Dataset.from_list(questions)}
+
+    metrics = ("acc", "acc_norm", "acc_bytes")
+    return {
+        "task": path.stem,
+        "custom_dataset": dataset,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "query",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "num_fewshot": 0,
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in metrics
+        ],
+    }
 
 
 def _question(line: str, where: str) -> Question:
@@ -49,9 +106,11 @@ def _question(line: str, where: str) -> Question:
         raise InputError(f'{where} is not a JSON object with "query", "choices" and "gold"')
     query, choices, gold = (content.get(key) for key in ("query", "choices", "gold"))
     if not isinstance(query, str) or not query:
-        raise InputError(f'{where}: "query" is {query!r}; expected a text')
+        raise InputError(f'{where}: "query" is {query!r}; expected a text that is not empty')
     if not _are_choices(choices):
-        raise InputError(f'{where}: "choices" is {choices!r}; expected two texts or more')
+        raise InputError(
+            f'{where}: "choices" is {choices!r}; expected two texts or more, none of them empty'
+        )
     if type(gold) is not int or not 0 <= gold < len(choices):
         raise InputError(
             f'{where}: "gold" is {gold!r}; expected an index from 0 to {len(choices) - 1}'

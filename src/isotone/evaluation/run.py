@@ -1,4 +1,4 @@
-"""Judge a model: one call, one record."""
+"""`isotone.evaluate`: one call measures a model and returns one record."""
 
 from __future__ import annotations
 
@@ -23,13 +23,56 @@ from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth; None where a text or a reference would have been needed.
+    """What a model is worth; figures are None where they were not asked for.
 
-    n_windows: scored, fewer than n_windows_asked where the text ends before. n_tokens: scored, all
-    but the first of each window. loss: mean negative log likelihood in nats; perplexity: exp of
-    it. kl, kl_median, kl_99, top1_agreement, flipped, lost, gained, perplexity_ratio: see
-    divergence.Divergence. Each has its standard error. tasks: see tasks.run_tasks.
-    seconds: everything, loading included; scoring_seconds: the pass over the windows.
+    Each figure has its standard error in a field of its own, over the scored tokens.
+
+    Attributes
+    ----------
+    model : str
+        The model, as it was named.
+    reference : str, optional
+        The reference, as it was named.
+    text : str, optional
+        The text, as it was named.
+    context : int
+        The number of tokens in a window.
+    dtype : str
+        The dtype in which the model was run.
+    n_windows_asked : int
+        The number of windows that was asked for.
+    n_windows : int, optional
+        The number of windows that was scored: fewer where the text ends before.
+    n_tokens : int, optional
+        The number of scored tokens: all but the first of each window.
+    loss, loss_standard_error : float, optional
+        The mean of -log p(token), in nats.
+    perplexity, perplexity_standard_error : float, optional
+        The exponential of the mean loss.
+    reference_perplexity, reference_perplexity_standard_error : float, optional
+        The perplexity of the reference on the same tokens.
+    perplexity_ratio, perplexity_ratio_standard_error : float, optional
+        The perplexity of the model over that of the reference, from paired losses.
+    kl, kl_standard_error : float, optional
+        The mean of KL(reference || model) over tokens, in nats.
+    kl_median : float, optional
+        The median of the same.
+    kl_99 : float, optional
+        The 99th percentile of the same.
+    top1_agreement, top1_agreement_standard_error : float, optional
+        The share of tokens where both rank the same token first.
+    flipped, flipped_standard_error : float, optional
+        The share of tokens that exactly one of the two predicts right: `lost` plus `gained`.
+    lost, lost_standard_error : float, optional
+        The share of tokens that only the reference predicts right.
+    gained, gained_standard_error : float, optional
+        The share of tokens that only the model predicts right.
+    tasks : dict of dict
+        The metrics of each task, with standard errors and `n`, the number of questions.
+    scoring_seconds : float, optional
+        The duration of the pass over the windows.
+    seconds : float
+        The duration of everything, loading included.
     """
 
     model: str
@@ -79,17 +122,54 @@ def evaluate(
 ) -> Evaluation:
     """Measure a dense or clustered model on a text, on tasks, or both.
 
-    model, reference: directories or hub ids. text: a UTF-8 file, or `builtin` (see
-    windows.read_text). context, windows: the protocol's, in tokens and windows. tasks: names that
-    lm-eval knows, or .jsonl files of questions. dtype, device: see loading.load_model.
-    Raises InputError, FormatError and MissingExtraError, all that can be known without the weights
-    before they are read. Cost: one forward pass of each model per window, and a few percent.
+    Parameters
+    ----------
+    model : str or Path
+        A dense or clustered model directory, or a hub id.
+    text : str or Path, optional
+        A UTF-8 file for the perplexity, or `builtin` for the text that Python ships.
+    context : int
+        The number of tokens in a window, at least 2.
+    windows : int
+        The number of windows, taken from the start of the text; fewer where it ends before.
+    reference : str or Path, optional
+        A model whose predictions on the text are compared with; it must have the same vocabulary.
+    tasks : sequence of str or Path
+        Names that lm-eval knows, and .jsonl files of questions.
+    dtype : str
+        `float32`, `bfloat16`, `float16`, or `auto` for the dtype of the files.
+    device : str
+        Where to run, as torch names it.
+    progress : Progress, optional
+        Hears what is loaded and scored.
+
+    Returns
+    -------
+    Evaluation
+        The figures, each with its standard error.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to measure, or the inputs do not fit together; what can be known without
+        the weights is checked before they are read.
+    FormatError
+        If a clustered directory is damaged.
+    MissingExtraError
+        If tasks are asked for and lm-eval is not installed.
+
+    Notes
+    -----
+    The cost is one forward pass of each model for each window, and a few percent.
+
+    Examples
+    --------
+    >>> import isotone
+    >>> found = isotone.evaluate("clustered", "test.txt", reference="dense")  # doctest: +SKIP
+    >>> print(found.perplexity, found.kl, found.top1_agreement)  # doctest: +SKIP
     """
     started = time.monotonic()
-    if text is None and not tasks:
-        raise InputError("nothing to measure: give a text, tasks, or both")
-    if text is None and reference is not None:
-        raise InputError("a reference is compared on a text; give one, or leave the reference out")
+    _check_request(text, reference, tasks)
     progress = progress or Silent()
     prepared = prepare_tasks(tasks) if tasks else None
     files = open_files(model)
@@ -101,7 +181,7 @@ def evaluate(
     if tokens is not None:
         expected = load_model(other, dtype=dtype, device=device) if other else None
         measured = _measure(loaded, expected, tokens, progress)
-        del expected  # the tasks need the memory more
+        del expected  # The tasks need the memory more.
     if prepared is not None:
         measured["tasks"] = run_tasks(prepared, files, loaded, progress)
     return Evaluation(
@@ -116,10 +196,19 @@ def evaluate(
     )
 
 
+def _check_request(
+    text: str | Path | None, reference: str | Path | None, tasks: Sequence[str | Path]
+) -> None:
+    if text is None and not tasks:
+        raise InputError("nothing to measure: give a text, tasks, or both")
+    if text is None and reference is not None:
+        raise InputError("a reference is compared on a text; give one, or leave the reference out")
+
+
 def _windows(
     files: ModelFiles, other: ModelFiles | None, text: str | Path, context: int, windows: int
 ) -> Tokens:
-    """The protocol's windows [n, context], checked against both models."""
+    """Return the windows [n, context] of the text, checked against both models."""
     check_context(files, context, f"context {context}")
     if other is not None:
         check_same_vocabulary(files, other)
@@ -135,7 +224,7 @@ def _measure(
     windows: Tokens,
     progress: Progress,
 ) -> dict[str, Any]:
-    """One pass over the windows, as the fields of Evaluation."""
+    """Return what one pass over the windows gives, as fields of Evaluation."""
     started = time.monotonic()
     fields: dict[str, Any] = {"n_windows": len(windows)}
     if reference is None:

@@ -1,9 +1,4 @@
-"""Tasks through lm-eval: its own by name, and local files of multiple-choice questions.
-
-A local file becomes an ordinary lm-eval task, so its scoring is lm-eval's: `acc` takes the choice
-of highest log-likelihood after the query and one space, `acc_norm` divides that by the choice's
-characters, `acc_bytes` by its bytes.
-"""
+"""Tasks through lm-eval: its own by name, and local files of multiple-choice questions."""
 
 from __future__ import annotations
 
@@ -21,25 +16,52 @@ from transformers import PreTrainedModel
 
 from isotone.engine.progress import Progress
 from isotone.errors import InputError, MissingExtraError
-from isotone.evaluation.questions import SUFFIX, Question, read_questions
+from isotone.evaluation.questions import SUFFIX, read_questions, task_definition
 from isotone.models.language_model.files import ModelFiles
 
 Scores = dict[str, dict[str, float | int | None]]
+"""The metrics of each task by their names."""
 
 
 @dataclass(frozen=True)
 class PreparedTasks:
-    """Tasks that are known to exist: lm-eval's names and definitions, and its index of them."""
+    """Tasks that are known to exist.
+
+    Attributes
+    ----------
+    specs : list of str or dict
+        The tasks as lm-eval takes them: names, and the configurations of local files.
+    manager : lm_eval.tasks.TaskManager
+        The index in which lm-eval looks up the names.
+    """
 
     specs: list[str | dict[str, Any]]
     manager: Any
 
 
 def prepare_tasks(tasks: Sequence[str | Path]) -> PreparedTasks:
-    """Look up tasks, each a name that lm-eval knows or a .jsonl file of questions.
+    """Look up tasks by name, and read local files of questions.
 
-    Raises InputError for an unknown name or a broken file, MissingExtraError without lm-eval.
-    Cost: lm-eval takes some seconds to index its names; files alone need no index.
+    Parameters
+    ----------
+    tasks : sequence of str or Path
+        Names that lm-eval knows, and .jsonl files of questions.
+
+    Returns
+    -------
+    PreparedTasks
+        What `run_tasks` takes.
+
+    Raises
+    ------
+    InputError
+        If lm-eval does not know a name, if a file is broken, or if two tasks have the same name.
+    MissingExtraError
+        If lm-eval is not installed.
+
+    Notes
+    -----
+    lm-eval takes some seconds to index its names. Local files alone need no index.
     """
     if find_spec("lm_eval") is None:
         raise MissingExtraError("--tasks", "eval")
@@ -50,17 +72,14 @@ def prepare_tasks(tasks: Sequence[str | Path]) -> PreparedTasks:
 
     with _quiet():
         manager = TaskManager(include_defaults=not files.keys() >= set(names))
-    known = set(manager.all_tasks)
-    for name in names:
-        if name not in files and name not in known:
-            close = difflib.get_close_matches(name, known, 3)
-            hint = f"close to it: {', '.join(close)}" if close else "lm-eval ls tasks shows them"
-            raise InputError(f"{name}: no task of lm-eval, and no {SUFFIX} file; {hint}")
+    _check_names([name for name in names if name not in files], set(manager.all_tasks))
     shown = [files[name].stem if name in files else name for name in names]
     for name in shown:
         if shown.count(name) > 1:
             raise InputError(f"{name}: is named by two tasks; rename the file or leave one out")
-    specs = [_definition(files[name], questions[name]) if name in files else name for name in names]
+    specs = [
+        task_definition(files[name], questions[name]) if name in files else name for name in names
+    ]
     return PreparedTasks(specs, manager)
 
 
@@ -70,11 +89,34 @@ def run_tasks(
     model: PreTrainedModel,
     progress: Progress | None = None,
 ) -> Scores:
-    """Each task's metrics with standard errors (`acc`, `acc_stderr`), and `n`, its questions.
+    """Run a model through tasks.
 
-    A metric after a filter of lm-eval's is named `metric,filter`. Standard errors that lm-eval
-    does not know are None. lm-eval seeds Python's, NumPy's and torch's global generators.
-    Raises InputError where a task's data cannot be had, offline for example.
+    Parameters
+    ----------
+    prepared : PreparedTasks
+        What `prepare_tasks` gave.
+    files : ModelFiles
+        The files of the model, for its tokenizer.
+    model : PreTrainedModel
+        The model, loaded.
+    progress : Progress, optional
+        Hears how many answers are scored.
+
+    Returns
+    -------
+    dict of dict
+        By task: each metric with its standard error (`acc`, `acc_stderr`), None where lm-eval knows
+        none, and `n`, the number of questions. A metric after one of lm-eval's filters is named
+        `metric,filter`.
+
+    Raises
+    ------
+    InputError
+        If the data of a task cannot be loaded, offline for example.
+
+    Notes
+    -----
+    lm-eval seeds the global generators of Python, NumPy and torch.
     """
     from lm_eval import simple_evaluate
 
@@ -98,32 +140,16 @@ def run_tasks(
     }
 
 
-def _definition(path: Path, questions: list[Question]) -> dict[str, Any]:
-    """A file as a task of lm-eval, named for the file."""
-
-    def dataset(**_: object) -> dict[str, Any]:
-        import datasets
-
-        return {"test": datasets.Dataset.from_list(questions)}
-
-    metrics = ("acc", "acc_norm", "acc_bytes")
-    return {
-        "task": path.stem,
-        "custom_dataset": dataset,
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "query",
-        "doc_to_choice": "choices",
-        "doc_to_target": "gold",
-        "num_fewshot": 0,
-        "metric_list": [
-            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-            for metric in metrics
-        ],
-    }
+def _check_names(names: Sequence[str], known: set[str]) -> None:
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 3)
+            hint = f"close to it: {', '.join(close)}" if close else "lm-eval ls tasks shows them"
+            raise InputError(f"{name}: no task of lm-eval, and no {SUFFIX} file; {hint}")
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float | int | None]:
+    """Return the metrics of a task; lm-eval's keys are `metric,filter`."""
     metrics: dict[str, float | int | None] = {}
     for key, value in row.items():
         name, comma, filter_name = key.partition(",")
@@ -135,7 +161,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float | int | None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval by itself: no remarks on loaded models and inline tasks, no report on the machine.
+    """Silence lm-eval's remarks on loaded models and inline tasks, and skip its machine report.
 
     The report (git's state, every installed package) takes seconds and complains on stderr.
     """

@@ -11,7 +11,8 @@ from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, Team
 from isotone.errors import InputError
-from isotone.evaluation.journal import Journal, difference
+from isotone.evaluation.journal import Journal
+from isotone.evaluation.provenance import difference
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
 from isotone.study.record import Provenance, Record, Run, parse_record

@@ -1,4 +1,7 @@
-"""Points of other formats and other runs, to stand beside those of a sweep."""
+"""Baselines: points of other formats and other runs, to be shown beside those of a sweep.
+
+In files and JSON their `kind` is `peer`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from isotone.errors import InputError
-from isotone.evaluation.frontier.results import Point
+from isotone.evaluation.frontier.results import FrontierPoint
 
 _NUMBERS = {
     "bits_per_weight": "a positive number",
@@ -20,11 +23,25 @@ _NUMBERS = {
 
 
 def read_points(path: str | Path) -> list[dict[str, Any]]:
-    """Points that were measured elsewhere, of kind `peer`: JSON lines, or JSON with `points`.
+    """Read points that were measured elsewhere.
 
-    Each is an object with `family`, `label`, `bits_per_weight` and `perplexity`, which is null
-    where it is not finite; `kl` (null likewise) and whatever else it holds comes along. A dense
-    model among them (as in a sweep's own file) is left out. Raises InputError, naming the line.
+    Parameters
+    ----------
+    path : str or Path
+        A UTF-8 file: one JSON object on each line, or one object with a list `points`. Each point
+        has `family`, `label`, `bits_per_weight` and `perplexity`, which is null where it is not
+        finite, and may have `kl`, likewise. Whatever else it holds is kept.
+
+    Returns
+    -------
+    list of dict
+        The points, with the kind `peer`. A dense model among them, as in a sweep's own file, is
+        left out.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or if a point, whose line is then named, is not as above.
     """
     path = Path(path)
     try:
@@ -38,26 +55,39 @@ def read_points(path: str | Path) -> list[dict[str, Any]]:
 
 
 def check_comparable(
-    peers: Sequence[Mapping[str, Any]], dense: Point, *, tolerance: float = 0.005
+    baselines: Sequence[Mapping[str, Any]], dense: FrontierPoint, *, tolerance: float = 0.005
 ) -> None:
     """Raise InputError for a point whose own dense perplexity is not that of this sweep.
 
-    Only points that say `reference_perplexity` can be told. tolerance: relative; the order in
-    which floating point is summed moves perplexities far less, another text or context far more.
+    Parameters
+    ----------
+    baselines : sequence of mapping
+        Points that were measured elsewhere. Only those with `reference_perplexity`, the perplexity
+        of the dense model that they were measured beside, can be checked.
+    dense : FrontierPoint
+        The dense model of this sweep.
+    tolerance : float
+        The largest relative difference. The order in which floating point is summed moves
+        perplexities far less, another text or context far more.
+
+    Raises
+    ------
+    InputError
+        If a point was measured on something else.
     """
-    for peer in peers:
-        own = peer.get("reference_perplexity")
+    for baseline in baselines:
+        own = baseline.get("reference_perplexity")
         expected = dense.perplexity
         if expected and _is_number(own) and abs(own / expected - 1) > tolerance:
             raise InputError(
-                f"point {peer['family']}, {peer['label']}: was measured where the dense model has "
-                f"a perplexity of {own:.3f}, and here it has {expected:.3f}; leave its file out, "
-                "or sweep the same model with the same text, context and windows"
+                f"point {baseline['family']}, {baseline['label']}: was measured where the dense "
+                f"model has a perplexity of {own:.3f}, and here it has {expected:.3f}; leave its "
+                "file out, or sweep the same model with the same text, context and windows"
             )
 
 
 def _objects(text: str, path: Path) -> Iterator[tuple[str, object]]:
-    """Each point with where it stands."""
+    """Yield each point with its place in the file, for messages."""
     try:
         whole = _parsed(text)
     except ValueError:
@@ -78,7 +108,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, object]]:
         try:
             yield f"{path}: line {number}", _parsed(line)
         except ValueError as error:
-            # One object over many lines breaks in its first; where it is broken, the whole tells.
+            # One object over many lines fails in its first line; the whole text says where.
             where = _broken_line(text) if number == lines[0][0] else number
             raise InputError(
                 f"{path}: line {where} is not JSON; expected a point on each line, or one object "
@@ -95,7 +125,7 @@ def _broken_line(text: str) -> int:
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401 (JSON)
-    """JSON with null for numbers that are not finite, as which a collapsed perplexity may come."""
+    """Parse JSON, with None for numbers that are not finite, as a collapsed perplexity may be."""
     return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
 
 

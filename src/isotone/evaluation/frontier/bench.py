@@ -1,11 +1,10 @@
-"""A dense model on its windows, and compressions of it measured beside it, one at a time."""
+"""Measures compressions of a dense model beside it, one at a time."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,8 @@ from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
-from isotone.evaluation.frontier.results import Point, Protocol
+from isotone.evaluation.frontier.results import FrontierPoint, FrontierProtocol
+from isotone.evaluation.frontier.variants import DENSE, FrontierVariant
 from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.provenance import text_hash
 from isotone.evaluation.scoring import compare, score
@@ -32,21 +32,8 @@ from isotone.pipeline.compress import compress
 _QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A way to compress: the line of the chart it belongs to, its name there, and arguments."""
-
-    family: str
-    label: str
-    arguments: dict[str, Any] = field(hash=False)
-
-
-DENSE = Variant("dense", "dense", {})
-"""The model as it is."""
-
-
 class _Noted:
-    """Stages of one variant, told beside the stage that counts the variants."""
+    """Shows the stages of one variant as notes beside the stage that counts the variants."""
 
     def __init__(self, progress: Progress, about: str) -> None:
         self._progress, self._about = progress, about
@@ -62,33 +49,61 @@ class _Noted:
 
 
 class Bench:
-    """A worker that holds a dense model in memory and measures what is made of it."""
+    """A worker that holds a dense model in memory and measures compressions of it.
+
+    Parameters
+    ----------
+    source : ModelDirectory
+        The dense model.
+    windows : int64 array, `[n, context]`
+        The tokens to score.
+    protocol : FrontierProtocol
+        What all points share.
+    scratch : Path
+        A directory for models while they are measured.
+    statistics : Path
+        A directory for calibration statistics; the first calibrated variant collects them.
+    device : str
+        Where models are run, as torch names it.
+    n_threads : int
+        The number of threads that compress.
+    """
 
     def __init__(
         self,
         source: ModelDirectory,
         windows: Tokens,
-        protocol: Protocol,
+        protocol: FrontierProtocol,
         *,
         scratch: Path,
         statistics: Path,
         device: str,
         n_threads: int,
     ) -> None:
-        """Load the dense model.
-
-        scratch: a directory for models while they are measured. statistics: one for those of
-        calibrated variants, which the first of them collects.
-        """
         self._source, self._windows, self._protocol = source, windows, protocol
         self._scratch, self._statistics = scratch, statistics
         self._device, self._n_threads = device, n_threads
         self._dense = self._load(source.directory)
 
-    def __call__(self, variant: Variant, progress: Progress) -> Point:
-        """Compress to files, load them as a user would, and judge what they hold.
+    def __call__(self, variant: FrontierVariant, progress: Progress) -> FrontierPoint:
+        """Compress to files, load them as a user would, and measure what they hold.
 
-        DENSE is the model as it is; raises InputError where it gives no finite numbers itself.
+        Parameters
+        ----------
+        variant : FrontierVariant
+            The way to compress; DENSE measures the model as it is.
+        progress : Progress
+            Hears what is done, as notes.
+
+        Returns
+        -------
+        FrontierPoint
+            The measurement. Of a variant that gives no finite numbers the quality is None.
+
+        Raises
+        ------
+        InputError
+            If the dense model itself gives no finite numbers.
         """
         stages = _Noted(progress, f"{variant.family}, {variant.label}")
         if variant == DENSE:
@@ -97,7 +112,7 @@ class Bench:
         with TemporaryDirectory(dir=self._scratch) as scratch:
             return self._measure(variant, Path(scratch) / "model", stages)
 
-    def _measure_dense(self, progress: Progress) -> Point:
+    def _measure_dense(self, progress: Progress) -> FrontierPoint:
         judged = perplexity(score(self._dense, self._windows, progress=progress))
         return self._point(
             DENSE,
@@ -111,7 +126,7 @@ class Bench:
             **_perplexity(judged.perplexity),
         )
 
-    def _measure(self, variant: Variant, out: Path, progress: Progress) -> Point:
+    def _measure(self, variant: FrontierVariant, out: Path, progress: Progress) -> FrontierPoint:
         arguments = variant.arguments
         if "calibrate" in arguments:
             collected = self._collect(arguments["calibrate"], self._statistics, progress)
@@ -138,7 +153,7 @@ class Bench:
         )
 
     def _collect(self, text: str, statistics: Path, progress: Progress) -> Path:
-        """Statistics of the model on a text; those of another text lie beside them."""
+        """Collect statistics of the model on a text; those of another text are kept beside them."""
         where = statistics / text_hash(json.dumps(identity_of(text), sort_keys=True))[:16]
         if not (where / INDEX_FILE).exists():
             globs = {"include": self._protocol.include, "exclude": self._protocol.exclude}
@@ -151,10 +166,8 @@ class Bench:
     def _quality(self, model: PreTrainedModel, progress: Progress) -> dict[str, float | None]:
         try:
             tokens = compare(model, self._dense, self._windows, progress=progress)
-        except InputError:  # no finite numbers: the dense model gave them, so this one collapsed
-            return dict.fromkeys(
-                ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
-            )
+        except InputError:  # No finite numbers: the dense model gave them, so this one collapsed.
+            return dict.fromkeys(_QUALITY)
         summary = divergence(tokens)
         return {
             "kl": summary.kl.value,
@@ -162,8 +175,8 @@ class Bench:
             **_perplexity(perplexity(tokens.loss).perplexity),
         }
 
-    def _point(self, variant: Variant, **figures: Any) -> Point:  # noqa: ANN401 (Point's fields)
-        return Point(
+    def _point(self, variant: FrontierVariant, **figures: Any) -> FrontierPoint:  # noqa: ANN401 (the point's fields)
+        return FrontierPoint(
             family=variant.family,
             label=variant.label,
             arguments=variant.arguments,
@@ -177,13 +190,13 @@ class Bench:
 
 
 def _perplexity(estimate: Estimate) -> dict[str, float | None]:
-    """JSON has no nan and no infinity: null there."""
+    """Return a perplexity as fields; None for NaN and infinity, which JSON does not have."""
     values = {"perplexity": estimate.value, "perplexity_standard_error": estimate.standard_error}
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _bytes_per_weight(source: ModelDirectory) -> int:
-    """Those of the dtype that most weights are stored in; norms are often wider."""
+    """Return the size of the dtype that most weights are stored in; norms are often wider."""
     weights: Counter[str] = Counter()
     for tensor in source.tensors:
         weights[tensor.dtype] += tensor.n_weights

@@ -1,9 +1,8 @@
-"""Measured points of size and quality, kept as they come in: one JSON line each.
+"""Measured points of size and quality, kept as they come in: one JSON object on each line.
 
-A sweep's directory holds `points.jsonl`. A line is appended whole and synced before the next point
-is begun, and a last line that a kill or a crash tore is dropped when the sweep goes on, so that no
-point is ever measured twice or half. Each line says what it was measured on, and that is held
-against the next run: points of two models, texts or protocols never come into one directory.
+A sweep's directory holds `points.jsonl` (see `isotone.evaluation.journal`). Each line says what it
+was measured on, and that is compared with the next run's: points of two models, texts or protocols
+never come into one directory.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from isotone.errors import InputError
-from isotone.evaluation.journal import Journal, difference
+from isotone.evaluation.journal import Journal
+from isotone.evaluation.provenance import difference
 
 POINTS_FILE = "points.jsonl"
 
@@ -25,11 +25,31 @@ _STATISTICS = ".statistics"
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What all points of one sweep share; names are of files, hashes tell what is in them.
+class FrontierProtocol:
+    """What all points of one sweep share; names are of files, hashes identify their content.
 
-    model_hash: SHA-256 over the names and BLAKE3 hashes of the weight files, and the config.
-    include, exclude: as compress takes them. windows: those that were asked for.
+    Attributes
+    ----------
+    model : str
+        The name of the model's directory, or its hub id.
+    model_hash : str
+        SHA-256 over the names and BLAKE3 hashes of the weight files, and the config.
+    text : str
+        The name of the text.
+    text_hash : str
+        SHA-256 of the text.
+    context : int
+        The number of tokens in a window.
+    windows : int
+        The number of windows that was asked for.
+    dtype : str
+        The dtype in which models are run.
+    include : tuple of str
+        Globs of the tensors to cluster, as `isotone.compress` takes them.
+    exclude : tuple of str
+        Globs of the tensors to keep, likewise.
+    isotone : str
+        The version of isotone.
     """
 
     model: str
@@ -45,14 +65,47 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontierPoint:
     """One compression of a model, measured.
 
-    kind: dense (the model itself), or swept. arguments: what compress was called with.
-    bits_per_weight: on disk; of the dense model: what its weights' dtype takes. perplexity and
-    what follows it are None where the model gives no finite numbers, as one that has collapsed may.
-    relative_distortion, output_bytes, seconds: see pipeline.summary.CompressSummary; of the dense
-    model: 0, its weight files, 0. n_tokens: scored.
+    Perplexity and the figures after it are None where the model gives no finite numbers, as one
+    that has collapsed may.
+
+    Attributes
+    ----------
+    kind : str
+        `dense` for the model itself, `swept` for a compression of it.
+    family : str
+        The line of the chart that the point belongs to.
+    label : str
+        The name of the point on that line.
+    arguments : dict
+        What `isotone.compress` was called with.
+    bits_per_weight : float
+        The size on disk; of the dense model, the size of its weights' dtype.
+    perplexity, perplexity_standard_error : float, optional
+        The perplexity on the text.
+    kl : float, optional
+        The mean of KL(dense || compressed) over tokens, in nats.
+    top1_agreement : float, optional
+        The share of tokens where both rank the same token first.
+    relative_distortion : float
+        The squared error of the clustered weights, over their squares about the means; 0 for the
+        dense model.
+    output_bytes : int
+        The size of all files that the model needs; of the dense model, of its weight files.
+    seconds : float
+        The duration of compressing; 0 for the dense model.
+    n_tokens : int
+        The number of scored tokens.
+    protocol : FrontierProtocol
+        What the point shares with the others of its sweep.
+    device : str
+        Where the model was run, as torch names it.
+    torch : str
+        The version of torch.
+    transformers : str
+        The version of transformers.
     """
 
     kind: str
@@ -68,25 +121,50 @@ class Point:
     output_bytes: int
     seconds: float
     n_tokens: int
-    protocol: Protocol
+    protocol: FrontierProtocol
     device: str
     torch: str
     transformers: str
 
 
-class Results:
-    """The directory of one sweep, held by one run at a time."""
+class FrontierResults:
+    """The directory of one sweep, held by one run at a time.
 
-    def __init__(self, journal: Journal[Point]) -> None:
+    Parameters
+    ----------
+    journal : Journal
+        The points, open and locked.
+    """
+
+    def __init__(self, journal: Journal[FrontierPoint]) -> None:
         self.directory, self._journal = journal.directory, journal
 
     @classmethod
     @contextmanager
-    def open(cls, directory: Path, protocol: Protocol, *, overwrite: bool) -> Iterator[Results]:
-        """Begin a sweep, or go on with one.
+    def open(
+        cls, directory: Path, protocol: FrontierProtocol, *, overwrite: bool
+    ) -> Iterator[FrontierResults]:
+        """Begin a sweep, or continue one.
 
-        Raises InputError where the directory holds anything else than points of this protocol
-        (points of another are dropped with overwrite), and where another run is at work in it.
+        Parameters
+        ----------
+        directory : Path
+            The directory of results; it is created where it does not exist.
+        protocol : FrontierProtocol
+            What the points are measured on.
+        overwrite : bool
+            Whether all points that the directory holds are dropped first.
+
+        Yields
+        ------
+        FrontierResults
+            The directory, locked until the context ends.
+
+        Raises
+        ------
+        InputError
+            If the directory holds anything else than points of this protocol, or if another run is
+            at work in it.
         """
         with Journal.open(directory, POINTS_FILE, _point, "isotone frontier") as journal:
             others = [point for point in journal.records if point.protocol != protocol]
@@ -105,34 +183,40 @@ class Results:
             yield results
 
     @property
-    def points(self) -> list[Point]:
-        """All that is measured."""
+    def points(self) -> list[FrontierPoint]:
+        """All points that are measured."""
         return self._journal.records
 
     @property
     def scratch(self) -> Path:
-        """Where models are written for as long as they are measured."""
+        """The directory where models are written for as long as they are measured."""
         return self.directory / _SCRATCH
 
     def drop_scratch(self) -> None:
-        """Remove what is at scratch, whole or half."""
+        """Remove what is in `scratch`, whole or half written."""
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     @property
     def statistics(self) -> Path:
-        """Where to collect what calibrated points share, for as long as the sweep takes."""
+        """The directory of the statistics that calibrated points share while the sweep runs."""
         return self.directory / _STATISTICS
 
     def drop_statistics(self) -> None:
-        """Remove them."""
+        """Remove the statistics."""
         shutil.rmtree(self.statistics, ignore_errors=True)
 
-    def append(self, point: Point) -> None:
-        """Keep a point, for good once this returns."""
+    def append(self, point: FrontierPoint) -> None:
+        """Write a point; it is on disk when this returns.
+
+        Parameters
+        ----------
+        point : FrontierPoint
+            The point.
+        """
         self._journal.append(point)
 
 
-def _point(record: dict[str, Any]) -> Point:
+def _point(record: dict[str, Any]) -> FrontierPoint:
     protocol = record["protocol"]
     globs = {key: tuple(protocol[key]) for key in ("include", "exclude")}
-    return Point(**{**record, "protocol": Protocol(**{**protocol, **globs})})
+    return FrontierPoint(**{**record, "protocol": FrontierProtocol(**{**protocol, **globs})})
