@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
-from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.evaluation.frontier.sweep import frontier
+from isotone.evaluation.frontier.variants import variants
 from isotone.models.text import BUILTIN
 from isotone.reporting.frontier.chart import frontier_chart
 from isotone.reporting.page import write_chart
@@ -66,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     model = smollm2_dense()
     shutil.rmtree(WORK, ignore_errors=True)
-    points = sweep(
+    points = frontier(
         model,
         WORK,
         given.text,

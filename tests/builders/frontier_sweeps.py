@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from isotone.evaluation.frontier.results import POINTS_FILE
-from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.evaluation.frontier.sweep import frontier
+from isotone.evaluation.frontier.variants import variants
 
 PROTOCOL = {"context": 32, "windows": 4}
 ARGUMENTS = ("--context", 32, "--windows", 4, "--bits", "3.5", "--k", "6")
@@ -16,7 +17,7 @@ NF4 = {"family": "NF4", "label": "block 64", "bits_per_weight": 4.25, "perplexit
 
 def swept(language_models, results, **changes):
     options = {"variants": variants([3.5], [6]), **PROTOCOL, **changes}
-    return sweep(language_models.dense, results, language_models.text, **options)
+    return frontier(language_models.dense, results, language_models.text, **options)
 
 
 def lines(results):

@@ -11,7 +11,8 @@ import pytest
 from isotone.errors import InputError
 from isotone.evaluation.frontier import bench
 from isotone.evaluation.frontier.results import POINTS_FILE
-from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.evaluation.frontier.sweep import frontier
+from isotone.evaluation.frontier.variants import variants
 from tests.builders import language_model
 from tests.builders.frontier_sweeps import (
     ARGUMENTS,
@@ -64,17 +65,17 @@ def test_points_of_another_sweep_stay_apart(results, language_models, tmp_path, 
     changes |= change(language_models, tmp_path)
     before = lines(results)
     with pytest.raises(InputError) as refused:
-        sweep(results=results, variants=[], **changes)
+        frontier(results=results, variants=[], **changes)
     assert message in str(refused.value)
     assert "choose another RESULTS, or give --overwrite" in str(refused.value)
     assert lines(results) == before
-    assert len(sweep(results=results, variants=[], overwrite=True, **changes)) == 1
+    assert len(frontier(results=results, variants=[], overwrite=True, **changes)) == 1
     assert len(lines(results)) == 1
 
 
 def test_a_copy_of_the_model_is_the_same_model(results, language_models, tmp_path):
     copy = shutil.copytree(language_models.dense, tmp_path / "dense", copy_function=shutil.copy)
-    points = sweep(copy, results, language_models.text, variants=[], **PROTOCOL)
+    points = frontier(copy, results, language_models.text, variants=[], **PROTOCOL)
     assert len(points) == N_POINTS
 
 
@@ -110,7 +111,7 @@ def test_one_run_at_a_time(results, language_models, monkeypatch):
 
 def test_a_compressed_model_is_refused(language_models, tmp_path):
     with pytest.raises(InputError, match="is compressed already"):
-        sweep(language_models.clustered, tmp_path / "r", language_models.text, variants=[])
+        frontier(language_models.clustered, tmp_path / "r", language_models.text, variants=[])
     assert not (tmp_path / "r").exists()
 
 
@@ -137,7 +138,7 @@ BAD_POINTS = {
 @pytest.mark.parametrize("case", BAD_POINTS)
 def test_bad_points_are_named_before_anything_is_measured(isotone, language_models, tmp_path, case):
     content, message = BAD_POINTS[case]
-    path = tmp_path / "peers.jsonl"
+    path = tmp_path / "baselines.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     arguments = language_models.dense, tmp_path / "r", "--text", language_models.text
     run = isotone("frontier", *arguments, *ARGUMENTS, "--points", path, "--json")
@@ -151,9 +152,9 @@ def test_bad_points_are_named_before_anything_is_measured(isotone, language_mode
 def test_points_measured_on_something_else_are_refused(results, language_models):
     dense = json.loads(lines(results)[0])["perplexity"]
     alike = {**NF4, "reference_perplexity": dense * 1.001}
-    assert len(swept(language_models, results, peers=[alike])) == N_POINTS
+    assert len(swept(language_models, results, baselines=[alike])) == N_POINTS
     with pytest.raises(InputError, match="point NF4, block 64: was measured where the dense"):
-        swept(language_models, results, peers=[{**NF4, "reference_perplexity": dense * 1.1}])
+        swept(language_models, results, baselines=[{**NF4, "reference_perplexity": dense * 1.1}])
 
 
 # The command line

@@ -30,7 +30,8 @@ from isotone.engine.ray_engine import RayEngine
 from isotone.engine.tasks import Needs, independent
 from isotone.errors import FormatError, InputError
 from isotone.evaluation.frontier.results import POINTS_FILE
-from isotone.evaluation.frontier.sweep import sweep, variants
+from isotone.evaluation.frontier.sweep import frontier
+from isotone.evaluation.frontier.variants import variants
 from isotone.models.open_source import open_source
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
@@ -376,8 +377,8 @@ def test_a_sweep_gives_the_points_of_a_local_one(engine, language_models, tmp_pa
     # The manifests name their statistics, whose paths are of one length.
     options = {"variants": variants([3.5, 4.5], [16], calibrate=str(text)), "context": 24}
     options["windows"] = 2
-    sweep(language_models.dense, tmp_path / "one", text, **options)
-    sweep(language_models.dense, tmp_path / "two", text, engine=engine, **options)
+    frontier(language_models.dense, tmp_path / "one", text, **options)
+    frontier(language_models.dense, tmp_path / "two", text, engine=engine, **options)
     assert lines(tmp_path / "two" / POINTS_FILE) == lines(tmp_path / "one" / POINTS_FILE)
 
 

@@ -14,7 +14,8 @@ from isotone.errors import InputError
 from isotone.evaluation.frontier import bench
 from isotone.evaluation.frontier.baselines import read_points
 from isotone.evaluation.frontier.results import POINTS_FILE
-from isotone.evaluation.frontier.sweep import CALIBRATED, ENTROPY, KMEANS, PLAIN, sweep, variants
+from isotone.evaluation.frontier.sweep import frontier
+from isotone.evaluation.frontier.variants import CALIBRATED, ENTROPY, KMEANS, PLAIN, variants
 from isotone.evaluation.run import evaluate
 from tests.builders import language_model
 from tests.builders.frontier_sweeps import (
@@ -118,7 +119,7 @@ def test_bfloat16_is_16_bits(language_models, tmp_path):
     dense = tmp_path / "bf16"
     language_model.model().to(torch.bfloat16).save_pretrained(dense)
     language_model.tokenizer().save_pretrained(dense)
-    (point,) = sweep(dense, tmp_path / "r", language_models.text, variants=[], **PROTOCOL)
+    (point,) = frontier(dense, tmp_path / "r", language_models.text, variants=[], **PROTOCOL)
     assert point.bits_per_weight == 16.0
 
 
@@ -211,8 +212,17 @@ def test_a_sweep_can_stand_beside_another(original):
 
 
 def test_frontier_prints_one_object_and_draws(isotone, results, language_models, tmp_path):
-    peers = written_points(tmp_path / "peers.jsonl", NF4, {**NF4, "perplexity": float("nan")})
-    arguments = language_models.dense, results, "--text", language_models.text, "--points", peers
+    baselines = written_points(
+        tmp_path / "baselines.jsonl", NF4, {**NF4, "perplexity": float("nan")}
+    )
+    arguments = (
+        language_models.dense,
+        results,
+        "--text",
+        language_models.text,
+        "--points",
+        baselines,
+    )
     run = isotone("frontier", *arguments, *ARGUMENTS, "--json")
     assert run.code == 0, run.err
     assert run.out.count("\n") == 1

@@ -123,12 +123,12 @@ def _points_asked_for(
 ) -> dict[str, Any]:
     """Read what to measure, and the points that others measured."""
     from isotone.evaluation.frontier.baselines import read_points
-    from isotone.evaluation.frontier.sweep import variants
+    from isotone.evaluation.frontier.variants import variants
 
     sizes, numbers = _numbers(bits, float, "--bits"), _numbers(k, int, "--k")
     return {
         "variants": variants(sizes, numbers, calibrate),
-        "peers": [point for path in files or () for point in read_points(path)],
+        "baselines": [point for path in files or () for point in read_points(path)],
     }
 
 
@@ -136,7 +136,7 @@ def _sweep_and_draw(
     model: str, results: Path, job: Mapping[str, Any], title: str | None, caption: str | None
 ) -> tuple[list[dict[str, Any]], Path, Path]:
     """Return all points, and the paths of the chart and its picture."""
-    from isotone.evaluation.frontier.sweep import sweep
+    from isotone.evaluation.frontier.sweep import frontier as sweep
 
     # Imported before the sweep, so that a missing extra is named before anything is measured.
     from isotone.reporting.frontier.chart import frontier_chart, protocol_caption
@@ -144,7 +144,7 @@ def _sweep_and_draw(
 
     measured = sweep(model, results, **job)
     job["progress"].begin("drawing", 0)
-    records = [*map(asdict, measured), *job["peers"]]
+    records = [*map(asdict, measured), *job["baselines"]]
     chart = frontier_chart(
         records,
         title=title or f"{measured[0].protocol.model}: quality over size",

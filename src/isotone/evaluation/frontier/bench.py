@@ -22,7 +22,7 @@ from isotone.evaluation.frontier.variants import DENSE, FrontierVariant
 from isotone.evaluation.metrics import Estimate, divergence, perplexity
 from isotone.evaluation.provenance import text_hash
 from isotone.evaluation.scoring import compare, score
-from isotone.models.language_model.files import open_files
+from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
 from isotone.models.text import Tokens
 from isotone.pipeline.calibrate import calibrate
@@ -83,7 +83,7 @@ class Bench:
         self._source, self._windows, self._protocol = source, windows, protocol
         self._scratch, self._statistics = scratch, statistics
         self._device, self._n_threads = device, n_threads
-        self._dense = self._load(source.directory)
+        self._dense = self._load(ModelFiles.of(source))
 
     def __call__(self, variant: FrontierVariant, progress: Progress) -> FrontierPoint:
         """Compress to files, load them as a user would, and measure what they hold.
@@ -141,7 +141,7 @@ class Bench:
             progress=progress,
         )
         progress.begin("loading", 0)
-        quality = self._quality(self._load(out), progress)
+        quality = self._quality(self._load(open_files(out)), progress)
         return self._point(
             variant,
             kind="swept",
@@ -160,8 +160,8 @@ class Bench:
             calibrate(self._source.directory, where, text=text, **globs, progress=progress)
         return where
 
-    def _load(self, directory: Path) -> PreTrainedModel:
-        return load_model(open_files(directory), dtype=self._protocol.dtype, device=self._device)
+    def _load(self, files: ModelFiles) -> PreTrainedModel:
+        return load_model(files, dtype=self._protocol.dtype, device=self._device)
 
     def _quality(self, model: PreTrainedModel, progress: Progress) -> dict[str, float | None]:
         try:

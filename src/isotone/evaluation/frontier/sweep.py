@@ -1,13 +1,14 @@
-"""Sweep sizes and methods of compression over one model: what quality costs, in measured bits.
+"""`isotone.frontier`: compress one model in many ways, and measure what quality costs in bits.
 
-Each variant is compressed to files, loaded from them as a user would, judged beside the dense model
-on the same windows, and deleted; what stays is one line (see results.py). The dense model is loaded
-once, and is in memory together with one variant.
+Each variant is compressed to files, loaded from them as a user would, compared with the dense model
+on the same windows, and deleted; one line of results stays (see `results`). The dense model is
+loaded once, and is in memory together with one variant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,140 +16,123 @@ from typing import Any
 
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.staging.staging import refuse_inside
-from isotone.core.cluster import check_k
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, Needs
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError
 from isotone.evaluation.frontier.baselines import check_comparable
-from isotone.evaluation.frontier.bench import DENSE, Bench, Variant
-from isotone.evaluation.frontier.results import Point, Protocol, Results
+from isotone.evaluation.frontier.bench import Bench
+from isotone.evaluation.frontier.results import FrontierPoint, FrontierProtocol, FrontierResults
+from isotone.evaluation.frontier.variants import DENSE, FrontierVariant
+from isotone.evaluation.frontier.variants import variants as standard_variants
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import open_files
 from isotone.models.text import Tokens, cut_windows, encode, read_text
-from isotone.plan.options import check_bits
-
-BITS = (2.6, 3.1, 3.6, 4.1, 5.0)
-K = (16, 32, 64)
-
-CALIBRATED, ENTROPY = "isotone, calibrated", "isotone, entropy"
-KMEANS, PLAIN = "isotone, k-means", "k-means, plain"
 
 
-def variants(
-    bits: Sequence[float] = BITS, k: Sequence[int] = K, calibrate: str | None = None
-) -> list[Variant]:
-    """What a sweep goes through: sizes in bits, numbers of centroids, and the latter plainly.
+@dataclass(frozen=True)
+class _Subject:
+    """The model to compress, the windows [n, context] to judge on, and a record of both."""
 
-    Plain is k-means alone, without protection and scales, as in arXiv 2603.17917. calibrate: `self`
-    or a text file, to go through the sizes once more with errors weighed by it; see compress.
-    Raises InputError for a value that compress would not take.
-    """
-    for size in bits:
-        check_bits(size)
-    for number in k:
-        check_k(number)
-    sizes, numbers = dict.fromkeys(bits), dict.fromkeys(k)
-    plain = {"protect": "off", "scale": "none"}
-    calibrated = [] if calibrate is None else sizes
-    return [
-        *(
-            Variant(CALIBRATED, f"{size:g} bits", {"bits": size, "calibrate": str(calibrate)})
-            for size in calibrated
-        ),
-        *(Variant(ENTROPY, f"{size:g} bits", {"bits": size}) for size in sizes),
-        *(Variant(KMEANS, f"K = {number}", {"k": number}) for number in numbers),
-        *(Variant(PLAIN, f"K = {number}", {"k": number, **plain}) for number in numbers),
-    ]
+    source: ModelDirectory
+    windows: Tokens
+    protocol: FrontierProtocol
 
 
-def sweep(
+def frontier(
     model: str | Path,
     results: str | Path,
     text: str | Path,
     *,
-    variants: Sequence[Variant],
+    variants: Sequence[FrontierVariant] | None = None,
     context: int = 1024,
     windows: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    peers: Sequence[Mapping[str, Any]] = (),
+    baselines: Sequence[Mapping[str, Any]] = (),
     dtype: str = "float32",
     device: str = "cpu",
     workers: int | None = None,
     engine: Engine | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> list[Point]:
-    """Measure the dense model and every variant of it; return all points that `results` holds.
+) -> list[FrontierPoint]:
+    """Measure a dense model and compressions of it: quality over bits per weight.
 
-    model: a dense model directory or a hub id. text, context, windows, dtype, device: as evaluate
-    takes them. include, exclude, workers: as compress takes them. engine: where to work, instead
-    of on so many threads; then all its workers must see `model` and `results`. peers: points that
-    will stand beside these; refused where they say that they were measured on something else.
-    Points that `results` holds already are not measured again; overwrite drops them first.
-    Raises InputError, FormatError and MissingExtraError, what can be known early before anything
-    is measured. Cost: two forward passes for each variant and window; disk for one variant.
+    Parameters
+    ----------
+    model : str or Path
+        A dense model directory, or a hub id.
+    results : str or Path
+        The directory of the points. Points that it holds already are not measured again.
+    text : str or Path
+        A UTF-8 file to judge on, or `builtin` for the text that Python ships.
+    variants : sequence of FrontierVariant, optional
+        The ways to compress; by default those of `isotone.evaluation.frontier.variants.variants`.
+    context : int
+        The number of tokens in a window, at least 2.
+    windows : int
+        The number of windows, taken from the start of the text; fewer where it ends before.
+    include : sequence of str
+        Globs of the tensors to cluster, as `isotone.compress` takes them.
+    exclude : sequence of str
+        Globs of the tensors to keep, likewise.
+    baselines : sequence of mapping
+        Points that will be shown beside these (see `baselines.read_points`); refused where they say
+        that they were measured on something else.
+    dtype : str
+        `float32`, `bfloat16`, `float16`, or `auto` for the dtype of the files.
+    device : str
+        Where models are run, as torch names it.
+    workers : int, optional
+        The number of threads that compress.
+    engine : Engine, optional
+        Where to work, instead of on so many threads. All its workers must see `model` and
+        `results`.
+    overwrite : bool
+        Whether points that `results` holds are dropped first.
+    progress : Progress, optional
+        Hears which variant is measured.
+
+    Returns
+    -------
+    list of FrontierPoint
+        All points that `results` holds, the dense model first.
+
+    Raises
+    ------
+    InputError
+        If an input cannot work; what can be known early is checked before anything is measured.
+    FormatError
+        If the model's files are damaged.
+    MissingExtraError
+        If an extra that the engine needs is not installed.
+
+    Notes
+    -----
+    The cost is two forward passes for each variant and window, and disk space for one variant.
+
+    Examples
+    --------
+    >>> import isotone
+    >>> points = isotone.frontier("dense", "results", text="test.txt")  # doctest: +SKIP
+    >>> [(point.bits_per_weight, point.perplexity) for point in points]  # doctest: +SKIP
     """
     progress, results = progress or Silent(), Path(results).absolute()
-    source, tokens, protocol = _subject(
-        model,
-        text,
-        progress,
-        context=context,
-        windows=windows,
-        dtype=dtype,
-        include=tuple(include),
-        exclude=tuple(exclude),
-    )
-    refuse_inside(results, source.directory)
+    protocol: dict[str, Any] = {"context": context, "windows": windows, "dtype": dtype}
+    protocol |= {"include": tuple(include), "exclude": tuple(exclude)}
+    subject = _subject(model, text, progress, **protocol)
+    refuse_inside(results, subject.source.directory)
     engine = engine or LocalEngine(n_threads=worker_count(workers))
-    with Results.open(results, protocol, overwrite=overwrite) as kept:
-        dense = next((point for point in kept.points if point.kind == "dense"), None)
-        if dense is not None:
-            check_comparable(peers, dense)
-        todo = _sequences(variants, kept.points)
-        if todo:
-            progress.begin("measuring", sum(map(len, todo)), unit="models")
-            bench = partial(
-                Bench,
-                scratch=kept.scratch,
-                statistics=kept.statistics,
-                device=device,
-                n_threads=engine.n_threads,
-            )
-            needs = _needs(source, tokens, device)
-            with engine.start(bench, (source, tokens, protocol), progress, needs) as team:
-                for _, point in team.results(todo):
-                    kept.append(point)
-                    progress.advance(1)
-                    if point.kind == "dense":
-                        check_comparable(peers, point)
+    wanted = standard_variants() if variants is None else variants
+    with FrontierResults.open(results, subject.protocol, overwrite=overwrite) as kept:
+        _check_baselines(baselines, kept.points)
+        _measure(subject, wanted, kept, baselines, engine, device, progress)
         kept.drop_scratch()
         kept.drop_statistics()
         return list(kept.points)
-
-
-def _sequences(variants: Sequence[Variant], points: Sequence[Point]) -> list[list[Variant]]:
-    """What is not measured yet: the dense model first, calibrated variants one after the other.
-
-    The first of those collects the statistics of all.
-    """
-    done = [(point.family, point.arguments) for point in points]
-    missing = [v for v in (DENSE, *variants) if (v.family, v.arguments) not in done]
-    calibrated = [v for v in missing if "calibrate" in v.arguments]
-    others = [[v] for v in missing if v not in calibrated]
-    return [*others[:1], calibrated, *others[1:]] if calibrated else others
-
-
-def _needs(source: ModelDirectory, tokens: Tokens, device: str) -> Needs:
-    """What a worker takes: the dense model and a variant beside it, in float32 at most."""
-    n_weights = sum(tensor.n_weights for tensor in source.tensors)
-    vocabulary = source.config.get("vocab_size") or 0
-    logits = 2 * 4 * tokens.shape[1] * vocabulary
-    return Needs(memory_bytes=2 * 4 * n_weights + logits, gpus=float(device != "cpu"))
 
 
 def _subject(
@@ -161,17 +145,18 @@ def _subject(
     dtype: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-) -> tuple[ModelDirectory, Tokens, Protocol]:
-    """What is to be compressed, the windows [n, context] to judge on, and a record of both."""
-    files = open_files(model)
-    source = ModelDirectory(files.directory.absolute())
-    if "quantization_config" in source.config:
+) -> _Subject:
+    """Open the model and the text, check both, and describe them."""
+    # A worker may have another working directory, so the paths of the files are absolute.
+    files = open_files(Path(model).absolute() if Path(model).is_dir() else model)
+    source = files.dense
+    if source is None or "quantization_config" in source.config:
         raise InputError(f"{model}: is compressed already; expected the dense model")
     check_context(files, context, f"context {context}")
     content = read_text(text)
     tokens = cut_windows(encode(files.tokenizer, content), context, windows, str(text))
     check_tokens(files, tokens)
-    protocol = Protocol(
+    protocol = FrontierProtocol(
         model=files.directory.resolve().name if Path(model).is_dir() else str(model),
         model_hash=model_hash(source, progress),
         text=Path(text).name,
@@ -183,4 +168,65 @@ def _subject(
         exclude=exclude,
         isotone=version("isotone"),
     )
-    return source, tokens, protocol
+    return _Subject(source, tokens, protocol)
+
+
+def _measure(
+    subject: _Subject,
+    variants: Sequence[FrontierVariant],
+    kept: FrontierResults,
+    baselines: Sequence[Mapping[str, Any]],
+    engine: Engine,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Measure what `kept` does not hold yet, and write each point as it comes."""
+    missing = _sequences(variants, kept.points)
+    if not missing:
+        return
+    progress.begin("measuring", sum(map(len, missing)), unit="models")
+    bench = partial(
+        Bench,
+        scratch=kept.scratch,
+        statistics=kept.statistics,
+        device=device,
+        n_threads=engine.n_threads,
+    )
+    arguments = (subject.source, subject.windows, subject.protocol)
+    with engine.start(bench, arguments, progress, _needs(subject, device)) as team:
+        for _, point in team.results(missing):
+            kept.append(point)
+            progress.advance(1)
+            _check_baselines(baselines, [point])
+
+
+def _check_baselines(
+    baselines: Sequence[Mapping[str, Any]], points: Sequence[FrontierPoint]
+) -> None:
+    """Check baselines against the dense model, where it is among the points."""
+    for point in points:
+        if point.kind == "dense":
+            check_comparable(baselines, point)
+
+
+def _sequences(
+    variants: Sequence[FrontierVariant], points: Sequence[FrontierPoint]
+) -> list[list[FrontierVariant]]:
+    """Return what is not measured yet, as sequences of which each is the work of one worker.
+
+    The dense model comes first. Calibrated variants are one sequence, since the first of them
+    collects the statistics of all.
+    """
+    done = [(point.family, point.arguments) for point in points]
+    missing = [v for v in (DENSE, *variants) if (v.family, v.arguments) not in done]
+    calibrated = [v for v in missing if "calibrate" in v.arguments]
+    others = [[v] for v in missing if v not in calibrated]
+    return [*others[:1], calibrated, *others[1:]] if calibrated else others
+
+
+def _needs(subject: _Subject, device: str) -> Needs:
+    """Return what a worker needs: the dense model and a variant beside it, in float32 at most."""
+    n_weights = sum(tensor.n_weights for tensor in subject.source.tensors)
+    vocabulary = subject.source.config.get("vocab_size") or 0
+    logits = 2 * 4 * subject.windows.shape[1] * vocabulary
+    return Needs(memory_bytes=2 * 4 * n_weights + logits, gpus=float(device != "cpu"))
