@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import isotone
 from isotone.calibration import collect as collecting
-from isotone.calibration import locate as places
-from isotone.calibration.locate import places_of
-from isotone.calibration.parts import Parts
+from isotone.calibration import locate as locating
+from isotone.calibration.locate import locate_matrices
+from isotone.calibration.parts import PartitionedModel
 from isotone.calibration.statistics import Statistics
 from isotone.errors import FormatError, InputError
 from isotone.models.language_model.files import open_files
@@ -231,8 +231,8 @@ def test_fused_experts_are_observed_one_by_one(tmp_path):
     language_model.tokenizer(n_tokens=258).save_pretrained(dense)
     source = open_source(dense)
     model = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
-    found = places_of(dict(model.named_parameters()), None, source, plans_of(source))
-    by_name = {place.tensor: place for place in found}
+    found = locate_matrices(dict(model.named_parameters()), None, source, plans_of(source))
+    by_name = {location.tensor: location for location in found}
     experts = model.model.layers[1].mlp.experts
     for index in range(4):
         prefix = f"model.layers.1.mlp.experts.{index}."
@@ -256,7 +256,7 @@ def test_killed_after_the_statistics_it_goes_on_without_the_model(
         with pytest.raises(KeyboardInterrupt):
             isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "Parts", killed)
+        patch.setattr(collecting, "PartitionedModel", killed)
         patch.setattr(calibrated_job, "judge_all", killed)
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -267,7 +267,7 @@ def test_killed_while_observing_it_keeps_the_text(dense, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "run", killed)
+        patch.setattr(PartitionedModel, "run", killed)
         with pytest.raises(KeyboardInterrupt):
             isotone.calibrate(dense, tmp_path / "out")
     with monkeypatch.context() as patch:
@@ -279,7 +279,7 @@ def test_killed_while_observing_it_keeps_the_text(dense, tmp_path, monkeypatch):
 def test_memory_for_some_matrices_at_a_time_changes_nothing(
     dense, text, statistics, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(places, "_MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr(locating, "_MEMORY_SHARE", 1e-9)
     isotone.calibrate(dense, tmp_path / "out", text=text)
     assert len(list((tmp_path / "out").glob("inputs-*"))) == 14
     assert len(list(statistics.glob("inputs-*"))) == 8

@@ -12,9 +12,9 @@ from torch import nn
 
 import isotone
 from isotone.calibration import collect as collecting
-from isotone.calibration.layerwise import Sweep
-from isotone.calibration.parts import Parts
-from isotone.calibration.route import NotInPartsError
+from isotone.calibration.layerwise import LayerwiseRun
+from isotone.calibration.parts import PartitionedModel
+from isotone.calibration.route import NotLayerwiseError
 from isotone.models.lazy.loading_tensor import Loading
 from isotone.models.open_source import open_source
 from tests.builders import language_model, tiny_models
@@ -81,7 +81,7 @@ def written(tmp_path, monkeypatch):
 
 
 def refused(_source):
-    raise NotInPartsError("asked for")
+    raise NotLayerwiseError("asked for")
 
 
 def index_of(statistics):
@@ -102,7 +102,7 @@ def test_layer_by_layer_is_to_the_last_bit_what_the_whole_model_gives(
 ):
     dense = written(CHAINS[kind])
     assert isotone.calibrate(dense, tmp_path / "layers", text=text).whole_model is None
-    monkeypatch.setattr(Parts, "by_layer", refused)
+    monkeypatch.setattr(PartitionedModel, "by_layer", refused)
     assert isotone.calibrate(dense, tmp_path / "whole", text=text).whole_model == "asked for"
     assert_same(tmp_path / "layers", tmp_path / "whole")
     assert not [path for path in (tmp_path / "layers").iterdir() if path.is_dir()]
@@ -118,14 +118,14 @@ def test_what_is_no_chain_of_layers_runs_whole_and_says_why(written, text, tmp_p
 
 
 def test_one_layer_is_in_memory_at_a_time(written):
-    parts = Parts.by_layer(open_source(written(CHAINS["qwen3-moe"])))
+    parts = PartitionedModel.by_layer(open_source(written(CHAINS["qwen3-moe"])))
     layers = parts.model.model.layers
 
     def unread(module):
         return [isinstance(parameter, Loading) for parameter in module.parameters()]
 
     for number, other in ((0, 1), (1, 0)):
-        with parts.held(number):
+        with parts.loaded(number):
             assert not any(unread(layers[number]))
             assert all(unread(layers[other]))
         assert all(unread(layers))
@@ -133,7 +133,7 @@ def test_one_layer_is_in_memory_at_a_time(written):
 
 
 def test_tied_embeddings_stay_one(written):
-    model = Parts.by_layer(open_source(written(CHAINS["llama-tied"]))).model
+    model = PartitionedModel.by_layer(open_source(written(CHAINS["llama-tied"]))).model
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -168,30 +168,30 @@ class _Gathering(_Layers):
 
 
 def run_through(model):
-    parts, watcher = Parts(model, list(model.layers)), SimpleNamespace(seeing=False)
+    parts, observer = PartitionedModel(model, list(model.layers)), SimpleNamespace(active=False)
     stream = None
     for number in range(3):
-        with parts.held(number):
-            stream = parts.run(number, torch.tensor([[0, 1, 3]]), stream, watcher)
+        with parts.loaded(number):
+            stream = parts.run(number, torch.tensor([[0, 1, 3]]), stream, observer)
     return stream
 
 
 def test_what_leads_past_a_layer_is_found():
     chain = _Layers()
     assert torch.equal(run_through(chain), chain(torch.tensor([[0, 1, 3]])).logits)
-    with pytest.raises(NotInPartsError, match="layer 2 takes more"):
+    with pytest.raises(NotLayerwiseError, match="layer 2 takes more"):
         run_through(_Skipping())
-    with pytest.raises(NotInPartsError, match="more than its last layer"):
+    with pytest.raises(NotLayerwiseError, match="more than its last layer"):
         run_through(_Gathering())
 
 
-@pytest.mark.parametrize(("step", "layer"), [("_observe", 1), ("_run_back", 0)])
+@pytest.mark.parametrize(("step", "layer"), [("_run_forward", 1), ("_run_backward", 0)])
 def test_a_killed_run_goes_on_with_the_layer_it_was_at(
     written, text, tmp_path, monkeypatch, step, layer
 ):
     dense = written(CHAINS["llama-untied"])
     isotone.calibrate(dense, tmp_path / "whole", text=text)
-    real = getattr(Sweep, step)
+    real = getattr(LayerwiseRun, step)
     done = []
 
     def killed(self, number, *rest):
@@ -203,10 +203,10 @@ def test_a_killed_run_goes_on_with_the_layer_it_was_at(
         done.append(number)
         return real(self, number, *rest)
 
-    monkeypatch.setattr(Sweep, step, killed)
+    monkeypatch.setattr(LayerwiseRun, step, killed)
     with pytest.raises(KeyboardInterrupt):
         isotone.calibrate(dense, tmp_path / "out", text=text)
-    monkeypatch.setattr(Sweep, step, counted)
+    monkeypatch.setattr(LayerwiseRun, step, counted)
     monkeypatch.setattr(collecting, "calibration_text", killed)
     isotone.calibrate(dense, tmp_path / "out", text=text)
     assert done == [layer]

@@ -1,14 +1,16 @@
-"""Collects what flows through the matrices of a language model: the statistics of calibration.
+"""Collects the statistics of calibration by running text through a language model.
 
-Text runs through the model in float32, layer by layer: all windows through one of them before the
-next is read, and second moments of its inputs are added up and written. Then gradients run back
-through some of the windows, from the last layer to the first, each once more in memory, of
-predictions that are drawn from the model's own distribution at every position: their squares are
-the outputs' Fisher information, with nobody's labels. What goes from layer to layer is kept in
-files until the gradients have passed, so that a killed run goes on with the layer it was at.
+The text runs through the model in float32, layer by layer: all windows pass through one layer
+before the next layer is read, and the second moments of the inputs of its matrices are added up and
+written. Then gradients run backward through some of the windows, from the last layer to the first,
+each of which is loaded once more. The loss is that of predictions drawn from the model's own
+distribution at every position, so the mean squared gradients are the Fisher information of the
+outputs, and no labels are needed. The activations and gradients between layers are kept in files
+until they have been used, so that a killed run goes on with the layer it was at.
 
-A model that does not run in parts (see parts.py) is one part, by the same steps. Where the moments
-of a part are more than a share of the machine's memory, windows run through it several times.
+A model that cannot run one layer at a time (see `parts.py`) is treated as one part, by the same
+steps. Where the second moments of a part would take more than a share of the machine's memory, the
+windows run through it several times.
 """
 
 from __future__ import annotations
@@ -19,30 +21,51 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.calibration.layerwise import Sweep
-from isotone.calibration.parts import Parts
-from isotone.calibration.route import NotInPartsError
-from isotone.calibration.statistics import INDEX_FILE, text_file, write_array, write_index
+from isotone.calibration.arrays import load_array, write_array
+from isotone.calibration.layerwise import LayerwiseRun
+from isotone.calibration.parts import PartitionedModel
+from isotone.calibration.route import NotLayerwiseError
+from isotone.calibration.statistics import INDEX_FILE, StatisticsEntry, text_file, write_index
 from isotone.calibration.text import calibration_text
 from isotone.checkpoint.source.source import Source
 from isotone.engine.progress import Progress
 from isotone.models.open_source import runnable
 from isotone.plan.tensors import Clustered
 
-_BY_LAYER, _WHOLE = ".layers", ".whole"  # what is kept of unfinished work
+_BY_LAYER, _WHOLE = ".layers", ".whole"  # directories of unfinished work
 
 
 def collect(
     source: Source, plans: Sequence[Clustered], text: str, out: Path, progress: Progress
 ) -> None:
-    """Write the statistics of some tensors of a model directory into `out`.
+    """Write the statistics of some tensors of a model directory.
 
-    text: `self`, or the path of a text file. What an earlier call with the same arguments finished
-    there is kept. Raises InputError where the model cannot be run or the text not be used.
-    Cost: the text through the model once, a third of it twice forth and once back, and tokens *
-    columns^2 for each input. Memory, in float32: a layer and what lies outside of layers, second
-    moments of a layer and at most a quarter of the machine's, and the stream of the text at one
-    place. Disk, for a while: the stream behind each layer.
+    Parameters
+    ----------
+    source : Source
+        The model, a directory on this machine.
+    plans : sequence of Clustered
+        The tensors.
+    text : str
+        `self` for text that the model generates, or the path of a text file.
+    out : Path
+        The directory to write. What an earlier call with the same arguments finished there is
+        kept.
+    progress : Progress
+        Is told how many tokens have run through how many layers.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be run, or the text cannot be used.
+
+    Notes
+    -----
+    The text runs through the model once, and a third of it once more forward and backward; each
+    input adds `tokens * columns**2` multiplications. Memory, in float32: one layer, the weights
+    outside of the layers, the second moments of one layer (at most a quarter of the machine's
+    memory), and the activations of the whole text between two layers. Those activations behind
+    every layer take space on disk until the work is done.
     """
     if (out / INDEX_FILE).exists():
         return
@@ -50,20 +73,23 @@ def collect(
     out.mkdir(parents=True, exist_ok=True)
     if not text_file(out).exists():
         write_array(text_file(out), calibration_text(source, text, progress))
-    windows = np.load(text_file(out))
+    windows = np.array(load_array(text_file(out)))
     about = {
         "source": source.identity(),
         "text": text,
         "n_windows": len(windows),
         "context": windows.shape[1],
     }
+
+    def run(model: PartitionedModel, unfinished: str) -> list[StatisticsEntry]:
+        work = LayerwiseRun(model, source, plans, windows, out, out / unfinished)
+        return work.collect(progress)
+
     try:
-        sweep = Sweep(Parts.by_layer(source), source, plans, windows, out, out / _BY_LAYER)
-        observed = sweep.run(progress)
-    except NotInPartsError as reason:
+        entries = run(PartitionedModel.by_layer(source), _BY_LAYER)
+    except NotLayerwiseError as reason:
         about["whole_model"] = str(reason)
-        sweep = Sweep(Parts.whole(source), source, plans, windows, out, out / _WHOLE)
-        observed = sweep.run(progress)
-    write_index(out, about, observed)
+        entries = run(PartitionedModel.whole(source), _WHOLE)
+    write_index(out, about, entries)
     for unfinished in (_BY_LAYER, _WHOLE):
         shutil.rmtree(out / unfinished, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""Watches what flows through the matrices of a model while text runs through it.
+"""Observes the inputs and the output gradients of a model's matrices while text runs through it.
 
-Every product of an input with a matrix is a call of `torch.nn.functional.linear`, whether of a
-module or of one expert of a stack, and the matrix is known by where it lies in memory. So nothing
-here depends on an architecture. Inputs that several matrices share, as those of queries, keys and
-values, are added up once.
+Every product of an input with a matrix is a call of `torch.nn.functional.linear`, whether in a
+module or for one expert of a stack, and the matrix is identified by its memory address. So nothing
+here depends on an architecture. Where several matrices share one input, as those of queries, keys
+and values do, its second moments are added up once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,25 @@ from torch.overrides import TorchFunctionMode
 
 
 @dataclass
-class Seen:
-    """What was seen of one matrix [rows, columns].
+class Observation:
+    """What was observed of one matrix of `[rows, columns]`.
 
-    inputs: whose second moments are those of its inputs: its own number, or that of the matrix
-    which had the same input just before. squared_gradients: [rows], a sum over n_gradients tokens.
-    moments: [2, columns, columns], sums over n_tokens [2] tokens; None where another one has them.
+    Attributes
+    ----------
+    number : int
+        The number of the matrix.
+    inputs : int
+        The number of the matrix that has the second moments of its inputs: its own, or that of the
+        matrix that was given the same input just before.
+    n_tokens : list of int
+        The number of its inputs, for clustering and held out.
+    n_gradients : int
+        The number of tokens that gradients were observed of.
+    squared_gradients : float32 Tensor, `[rows]`, optional
+        The sum of the squared gradients of its outputs; None before there are any.
+    moments : float32 Tensor, `[2, columns, columns]`, optional
+        The sums of `x x^T` over its inputs, for clustering and held out; None if another matrix has
+        them.
     """
 
     number: int
@@ -33,57 +46,61 @@ class Seen:
 
 
 class Observer(TorchFunctionMode):  # type: ignore[misc]
-    """Adds up what it sees; within a `with`.
+    """Adds up what flows through matrices while it is entered as a context manager.
 
-    seeing: whether what runs now counts. held_out: whether it is to judge by.
+    Attribute `active` says whether what runs now counts, `held_out` whether it belongs to the
+    held-out windows. `observations` has the result for each matrix by its number.
+
+    Parameters
+    ----------
+    matrices : dict of int to int
+        The number of each matrix by the address of its first weight.
+    moments : bool
+        Whether second moments of inputs are added up. Squared gradients are, wherever gradients
+        flow.
     """
 
     def __init__(self, matrices: dict[int, int], *, moments: bool = True) -> None:
-        """matrices: the number of each matrix by the address of its first weight.
-
-        moments: whether those of inputs are added up; gradients are wherever any flow.
-        """
         super().__init__()
-        self.seen: dict[int, Seen] = {}
-        self.seeing, self.held_out = True, False
+        self.observations: dict[int, Observation] = {}
+        self.active, self.held_out = True, False
         self._matrices, self._moments = matrices, moments
         self._latest: tuple[torch.Tensor, int] | None = None
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if self.seeing and func is torch.nn.functional.linear and len(args) > 1:
+        if self.active and func is torch.nn.functional.linear and len(args) > 1:
             number = self._matrices.get(args[1].data_ptr())
             if number is not None:
-                self._see(number, args[0], out)
+                self._observe(number, args[0], out)
         return out
 
-    def forget_latest(self) -> None:
-        """Let go of the last input."""
+    def release_input(self) -> None:
+        """Drop the reference to the latest input, which the next one is compared with."""
         self._latest = None
 
-    def _see(self, number: int, given: torch.Tensor, out: torch.Tensor) -> None:
+    def _observe(self, number: int, given: torch.Tensor, out: torch.Tensor) -> None:
         shared = self._latest is not None and self._latest[0] is given
-        if number not in self.seen:
+        if number not in self.observations:
             inputs = self._latest[1] if shared and self._latest is not None else number
-            self.seen[number] = Seen(number, inputs)
-        seen = self.seen[number]
+            self.observations[number] = Observation(number, inputs)
+        observation = self.observations[number]
         rows = given.detach().reshape(-1, given.shape[-1])
-        seen.n_tokens[int(self.held_out)] += len(rows)
-        if self._moments and seen.inputs == number:
+        observation.n_tokens[int(self.held_out)] += len(rows)
+        if self._moments and observation.inputs == number:
             self._latest = (given, number)
-            if seen.moments is None:
+            if observation.moments is None:
                 width = rows.shape[1]
-                seen.moments = torch.zeros(2, width, width, device=rows.device)
+                observation.moments = torch.zeros(2, width, width, device=rows.device)
             rows = rows.float()
-            seen.moments[int(self.held_out)].addmm_(rows.T, rows)
+            observation.moments[int(self.held_out)].addmm_(rows.T, rows)
         if out.requires_grad:
-            out.register_hook(lambda gradient: _add_gradient(seen, gradient))
+            out.register_hook(lambda gradient: _add_gradient(observation, gradient))
 
 
-def _add_gradient(seen: Seen, gradient: torch.Tensor) -> None:
+def _add_gradient(observation: Observation, gradient: torch.Tensor) -> None:
     rows = gradient.detach().reshape(-1, gradient.shape[-1]).float()
     added = rows.square().sum(0)
-    seen.squared_gradients = (
-        added if seen.squared_gradients is None else seen.squared_gradients + added
-    )
-    seen.n_gradients += len(rows)
+    known = observation.squared_gradients
+    observation.squared_gradients = added if known is None else known + added
+    observation.n_gradients += len(rows)

@@ -1,12 +1,12 @@
-"""Text through a language model one layer at a time, with the weights of that layer alone.
+"""A language model in parts, of which one at a time is in memory: its layers, or all of it at once.
 
-The model's own code runs, unchanged and whole, once for each layer and window: see route.py. So
-nothing here depends on an architecture. The first part begins with the tokens, the last one goes on
-to the logits. What lies outside of the layers, embeddings and norms, stays in memory.
+The model's own code runs, unchanged and whole, once for each layer and window (see `route.py`), so
+nothing here depends on an architecture. The first part begins with the tokens, and the last one
+goes on to the logits. Weights outside of the layers (embeddings, norms, head) stay in memory.
 
-A model is one part, with all its weights in memory, where it has no list of layers, where layers
-share weights with one another or with what lies outside, where its weights are stored quantized,
-and where it is more than a chain of layers.
+A model is a single part, with all its weights in memory, if it has no list of layers, if layers
+share weights with one another or with the rest of the model, if its weights are stored quantized,
+or if it is more than a chain of layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from isotone.calibration.model import load_model
-from isotone.calibration.route import NotInPartsError, Reached, Route, Watcher
+from isotone.calibration.route import HasActive, LayerDone, LayerRun, NotLayerwiseError
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.errors import InputError
 from isotone.models.language_model.load import default_device
@@ -32,11 +32,16 @@ _FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
-class Held:
-    """The weights of a part, in memory.
+class LoadedPart:
+    """The weights of the part that is in memory.
 
-    parameters: by the checkpoint's name where each is one tensor there, else by the model's.
-    tensors: the checkpoint's that they are made of; None where that is not known.
+    Attributes
+    ----------
+    parameters : dict of str to Tensor
+        The parameters, by the checkpoint's name where each is one tensor there, else by the
+        model's.
+    tensors : set of str or None
+        The tensors of the checkpoint that they are made of; None if that is not known.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -45,7 +50,7 @@ class Held:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A parameter as it was loaded: unread, in a model of many parts."""
+    """A parameter as it was loaded: not read yet, in a model of many parts."""
 
     module: nn.Module
     attribute: str
@@ -53,7 +58,7 @@ class _Weight:
     loaded: torch.Tensor
 
     @property
-    def now(self) -> torch.Tensor:
+    def current(self) -> torch.Tensor:
         parameter: torch.Tensor = self.module._parameters[self.attribute]
         return parameter
 
@@ -62,19 +67,26 @@ class _Weight:
         return [leaf.name for leaf in self.loaded.source.leaves()]
 
     @property
-    def known_as(self) -> str:
+    def stored_name(self) -> str:
         leaf = self.loaded.source.leaf if isinstance(self.loaded, Loading) else None
         return self.name if leaf is None else str(leaf.name)
 
 
-class Parts:
+class PartitionedModel:
     """A language model in float32, in parts that run one after the other.
 
-    n_items: what each of its layers gives, see Route; None before one has run.
+    Attribute `n_items` is the number of items that each layer returns (see `LayerRun`), None before
+    a layer has run.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model, as transformers loads it.
+    layers : sequence of Module
+        Its layers, one for each part; none for a model in one part.
     """
 
     def __init__(self, model: Any, layers: Sequence[nn.Module]) -> None:
-        """layers: those whose weights come and go; none for a model in one part."""
         self.model, self.device, self._layers = model, torch.device(default_device()), layers
         self.n_items: int | None = None
         owners = {id(m): number for number, layer in enumerate(layers) for m in layer.modules()}
@@ -88,20 +100,47 @@ class Parts:
                     (self._outside if owner is None else self._own[owner]).append(weight)
 
     @classmethod
-    def whole(cls, source: ModelDirectory) -> Parts:
-        """The model in one part; raises InputError as load_model does."""
+    def whole(cls, source: ModelDirectory) -> PartitionedModel:
+        """Load a model in one part.
+
+        Parameters
+        ----------
+        source : ModelDirectory
+            The model directory.
+
+        Returns
+        -------
+        PartitionedModel
+            The model, with all its weights in memory.
+        """
         return cls(load_model(source), [])
 
     @classmethod
-    def by_layer(cls, source: ModelDirectory) -> Parts:
-        """A part for each layer; raises NotInPartsError."""
+    def by_layer(cls, source: ModelDirectory) -> PartitionedModel:
+        """Load a model with a part for each of its layers.
+
+        Parameters
+        ----------
+        source : ModelDirectory
+            The model directory.
+
+        Returns
+        -------
+        PartitionedModel
+            The model; of its weights only those outside of the layers are in memory.
+
+        Raises
+        ------
+        NotLayerwiseError
+            If the model cannot be divided into layers.
+        """
         if "quantization_config" in source.config:
-            raise NotInPartsError("its weights are stored quantized")
+            raise NotLayerwiseError("its weights are stored quantized")
         try:
             model = load_model(source, stored_weights(source))
             parts = cls(model, blocks(model))
         except InputError as error:
-            raise NotInPartsError(str(error)) from error
+            raise NotLayerwiseError(str(error)) from error
         parts._refuse_shared()
         _read(parts._outside)
         for module in model.modules():
@@ -113,42 +152,74 @@ class Parts:
         return max(1, len(self._layers))
 
     @contextmanager
-    def held(self, number: int) -> Iterator[Held]:
-        """The weights of a part in memory; those outside of the layers belong to both ends."""
+    def loaded(self, number: int) -> Iterator[LoadedPart]:
+        """Hold the weights of a part in memory for the length of a `with`.
+
+        The weights outside of the layers count to the first and to the last part.
+
+        Parameters
+        ----------
+        number : int
+            The position of the part.
+
+        Yields
+        ------
+        LoadedPart
+            Its weights.
+        """
         own = self._own[number]
         try:
             _read(own)
             here = own + (self._outside if number in (0, len(self) - 1) else [])
             unread = all(isinstance(weight.loaded, Loading) for weight in here)
             names = {name for weight in here for name in weight.tensors} if unread else None
-            yield Held({weight.known_as: weight.now for weight in here}, names)
+            yield LoadedPart({weight.stored_name: weight.current for weight in here}, names)
         finally:
             for weight in own:
                 weight.module._parameters[weight.attribute] = weight.loaded
 
     def run(
-        self, number: int, tokens: torch.Tensor, given: torch.Tensor | None, watcher: Watcher
+        self, number: int, tokens: torch.Tensor, given: torch.Tensor | None, observer: HasActive
     ) -> torch.Tensor:
-        """What a part that is held makes of what the part before gave: a stream, or the logits.
+        """Run a part that is loaded.
 
-        tokens: [1, context]. Of logits only the last, where no gradients are wanted.
-        Raises NotInPartsError where the model is more than a chain of layers.
+        Parameters
+        ----------
+        number : int
+            The position of the part.
+        tokens : int64 Tensor, `[1, context]`
+            The window.
+        given : Tensor or None
+            The activations that the part before returned; None for the first part.
+        observer : HasActive
+            Is switched on while the part runs.
+
+        Returns
+        -------
+        Tensor
+            The activations, or the logits for the last part: those of the last token alone, unless
+            gradients are wanted.
+
+        Raises
+        ------
+        NotLayerwiseError
+            If the model is more than a chain of layers.
         """
         ends = number == len(self) - 1
         options = {} if torch.is_grad_enabled() or not ends else {"logits_to_keep": 1}
-        route = Route(number, given, self.n_items, watcher, ends=ends)
+        run = LayerRun(number, given, self.n_items, observer, ends=ends)
         try:
-            with route.laid(self._layers):
+            with run.installed(self._layers):
                 out = self.model(input_ids=tokens, use_cache=False, **options)
-        except Reached as reached:
-            self.n_items = reached.n_items
-            return reached.stream
+        except LayerDone as done:
+            self.n_items = done.n_items
+            return done.activations
         except _FAILURES as error:
             if number == 0:
                 raise
-            raise NotInPartsError(f"its layer {number} does not run alone: {error}") from error
+            raise NotLayerwiseError(f"its layer {number} does not run alone: {error}") from error
         logits: torch.Tensor = out.logits
-        route.check_end(logits)
+        run.check_logits(logits)
         return logits
 
     def _refuse_shared(self) -> None:
@@ -156,11 +227,11 @@ class Parts:
         for owner, weights in enumerate([self._outside, *self._own]):
             for weight in weights:
                 if owners.setdefault(id(weight.loaded), owner) != owner:
-                    raise NotInPartsError(f"its layers share {weight.name}")
+                    raise NotLayerwiseError(f"its layers share {weight.name}")
 
 
 def _read(weights: Sequence[_Weight]) -> None:
-    """Read what is unread into the model; what is tied stays so."""
+    """Read weights into the model; weights that are tied to each other stay tied."""
     read: dict[int, nn.Parameter] = {}
     for weight in weights:
         key = id(weight.loaded)

@@ -1,8 +1,9 @@
-"""The way of one window through the layers of a model of which one is at work.
+"""Runs one window through a model up to the layer at work, or from there on to the logits.
 
-The layers before it are stood in for: the last of them gives what it gave before, the others NaN.
-Behind it the run is broken off, unless it is the last. What a model takes from a layer by any other
-way than the chain from one to the next is NaN then, and found.
+The model's own code runs, and the layers before the layer at work are replaced by stand-ins: the
+last of them returns the activations that were computed for it earlier, all others return NaN.
+After the layer at work the run is broken off, unless it is the last layer. Because earlier layers
+return NaN, any path of the model that bypasses the chain of its layers is detected.
 """
 
 from __future__ import annotations
@@ -17,30 +18,48 @@ from torch import nn
 from isotone.models.lazy.expression import replaced
 
 
-class NotInPartsError(Exception):
-    """Why a model cannot run one layer at a time."""
+class NotLayerwiseError(Exception):
+    """A model cannot run one layer at a time; the message says why."""
 
 
-class Reached(Exception):  # noqa: N818
-    """The layer at work is done; n_items: see Route."""
+class LayerDone(Exception):  # noqa: N818 (it ends a forward pass and is no error)
+    """The layer at work has run, and the rest of the model need not.
 
-    def __init__(self, stream: torch.Tensor, n_items: int) -> None:
+    Parameters
+    ----------
+    activations : Tensor
+        What the layer returned.
+    n_items : int
+        The number of items that it returned, see `LayerRun`.
+    """
+
+    def __init__(self, activations: torch.Tensor, n_items: int) -> None:
         super().__init__()
-        self.stream, self.n_items = stream, n_items
+        self.activations, self.n_items = activations, n_items
 
 
-class Watcher(Protocol):
-    """Told whether what runs belongs to the layer at work, or to what stands before it."""
+class HasActive(Protocol):
+    """Something that is switched on while the layer at work runs, and off during stand-ins."""
 
-    seeing: bool
+    active: bool
 
 
-class Route:
-    """One run through the layers 0 to `number`, that one at work.
+class LayerRun:
+    """One forward pass through the layers 0 to `number`, of which only that one does any work.
 
-    given: the stream that the layer before gave; None for the first. n_items: of the tuple that a
-    layer gives, its first the stream and the others None; 0 where it gives the stream itself.
-    ends: whether the run goes on behind the layer, to the logits.
+    Parameters
+    ----------
+    number : int
+        The position of the layer at work.
+    given : Tensor or None
+        The activations that the layer before it returned; None for the first layer.
+    n_items : int or None
+        The length of the tuple that each layer returns, of which only the first item may be other
+        than None; 0 for layers that return a tensor, None if that is not known yet.
+    observer : HasActive
+        Is switched on while the layer at work runs.
+    ends : bool
+        Whether the pass goes on after the layer, to the logits.
     """
 
     def __init__(
@@ -48,79 +67,106 @@ class Route:
         number: int,
         given: torch.Tensor | None,
         n_items: int | None,
-        watcher: Watcher,
+        observer: HasActive,
         *,
         ends: bool,
     ) -> None:
         self._number, self._given, self._n_items = number, given, n_items
-        self._watcher, self._ends = watcher, ends
+        self._observer, self._ends = observer, ends
         self._next = 0
-        self._sound = True  # what went into the last part was finite, so what comes out should be
+        self._finite = True  # the layer at work returned finite values, so the logits should be too
 
     @contextmanager
-    def laid(self, layers: Sequence[nn.Module]) -> Iterator[None]:
-        """Stand-ins and checks in the place of layers, for a while."""
-        self._watcher.seeing = self._number == 0
+    def installed(self, layers: Sequence[nn.Module]) -> Iterator[None]:
+        """Replace layers by stand-ins, and check the layer at work, for the length of a `with`.
+
+        Parameters
+        ----------
+        layers : sequence of Module
+            All layers of the model.
+
+        Yields
+        ------
+        None
+            The caller runs the model inside.
+
+        Raises
+        ------
+        NotLayerwiseError
+            If the model is found not to be a chain of layers.
+        """
+        self._observer.active = self._number == 0
         with ExitStack() as undo:
-            for place, layer in enumerate(layers[: self._number]):
-                if "forward" in vars(layer):  # as accelerate's hooks leave it
+            for position, layer in enumerate(layers[: self._number]):
+                if "forward" in vars(layer):  # as hooks of accelerate leave it
                     undo.callback(setattr, layer, "forward", vars(layer)["forward"])
                 else:
                     undo.callback(delattr, layer, "forward")
-                layer.forward = self._standing_in(place)
+                layer.forward = self._stand_in(position)
             for layer in layers[self._number : self._number + 1]:
-                enter = layer.register_forward_pre_hook(self._enter, with_kwargs=True)
-                undo.callback(enter.remove)
-                undo.callback(layer.register_forward_hook(self._leave).remove)
+                before = layer.register_forward_pre_hook(self._check_inputs, with_kwargs=True)
+                undo.callback(before.remove)
+                undo.callback(layer.register_forward_hook(self._take_output).remove)
             yield
         if layers and self._next != len(layers):
-            raise NotInPartsError(f"it runs only {self._next} of its {len(layers)} layers")
+            raise NotLayerwiseError(f"it runs only {self._next} of its {len(layers)} layers")
 
-    def check_end(self, logits: torch.Tensor) -> None:
-        """Raises NotInPartsError where NaN came by another way than the last layer."""
-        if self._sound and self._given is not None and bool(logits.isnan().any()):
-            raise NotInPartsError("more than its last layer leads to its logits")
+    def check_logits(self, logits: torch.Tensor) -> None:
+        """Check that the logits depend on no layer but the last one.
 
-    def _standing_in(self, place: int) -> Callable[..., Any]:
+        Parameters
+        ----------
+        logits : Tensor
+            What the model returned.
+
+        Raises
+        ------
+        NotLayerwiseError
+            If the logits hold NaN although the last layer returned finite values.
+        """
+        if self._finite and self._given is not None and bool(logits.isnan().any()):
+            raise NotLayerwiseError("more than its last layer leads to its logits")
+
+    def _stand_in(self, position: int) -> Callable[..., Any]:
         given, n_items = self._given, self._n_items
         assert given is not None
         assert n_items is not None
-        is_last = place == self._number - 1
-        stream = given if is_last else torch.full_like(given, torch.nan)
+        is_last = position == self._number - 1
+        activations = given if is_last else torch.full_like(given, torch.nan)
 
         def forward(*_args: Any, **_kwargs: Any) -> Any:
-            self._expect(place)
-            self._watcher.seeing = is_last
-            own = stream.clone()  # for what comes may work in place
+            self._expect(position)
+            self._observer.active = is_last
+            own = activations.clone()  # the next layer may work in place
             return (own, *[None] * (n_items - 1)) if n_items else own
 
         return forward
 
-    def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _check_inputs(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         self._expect(self._number)
         if self._given is None or not bool(self._given.isfinite().all()):
             return
         tensors: list[torch.Tensor] = []
         replaced((args, kwargs), torch.Tensor, tensors.append)
         if any(bool(tensor.isnan().any()) for tensor in tensors):
-            raise NotInPartsError(
+            raise NotLayerwiseError(
                 f"its layer {self._number} takes more than what the one before gives"
             )
 
-    def _leave(self, _module: nn.Module, _args: Any, out: Any) -> None:
-        stream, *others = out if isinstance(out, tuple) else (out,)
-        if not isinstance(stream, torch.Tensor) or any(item is not None for item in others):
-            raise NotInPartsError(f"its layer {self._number} gives other than one tensor")
+    def _take_output(self, _module: nn.Module, _args: Any, out: Any) -> None:
+        activations, *others = out if isinstance(out, tuple) else (out,)
+        if not isinstance(activations, torch.Tensor) or any(item is not None for item in others):
+            raise NotLayerwiseError(f"its layer {self._number} gives other than one tensor")
         n_items = 1 + len(others) if isinstance(out, tuple) else 0
         if self._n_items not in (None, n_items):
-            raise NotInPartsError(
+            raise NotLayerwiseError(
                 f"its layer {self._number} gives its result otherwise than the others"
             )
-        self._sound = bool(stream.isfinite().all())
+        self._finite = bool(activations.isfinite().all())
         if not self._ends:
-            raise Reached(stream, n_items)
+            raise LayerDone(activations, n_items)
 
-    def _expect(self, place: int) -> None:
-        if self._next != place:
-            raise NotInPartsError(f"its layer {place} runs in another place than {place}")
+    def _expect(self, position: int) -> None:
+        if self._next != position:
+            raise NotLayerwiseError(f"its layer {position} runs in another place than {position}")
         self._next += 1

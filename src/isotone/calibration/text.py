@@ -1,10 +1,11 @@
-"""The few thousand tokens that run through a model to see what flows through its matrices."""
+"""The few thousand tokens that run through a model to collect its statistics."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from isotone.calibration.model import load_model, open_files
+from isotone.calibration.statistics import SELF
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
@@ -12,20 +13,41 @@ from isotone.models.language_model.checks import check_tokens
 from isotone.models.sampling import sample_text
 from isotone.models.text import Tokens, encode, read_text_file, spread_windows
 
-SELF = "self"
-"""In the place of a text: what the model writes by itself."""
-
 N_WINDOWS, CONTEXT = 48, 256
+"""The number of windows and the tokens in each of them, at most."""
+
 _SHORTEST = 8  # tokens of a window
 
 
 def calibration_text(source: ModelDirectory, text: str, progress: Progress) -> Tokens:
-    """Windows [n, context] of tokens: sampled from a model, or evenly from a text file.
+    """Return the windows of tokens to calibrate by.
 
-    n is at most N_WINDOWS, context at most CONTEXT and what the model has positions for.
-    Only sampling loads the model, all of it in float32: token by token, bfloat16 takes ten times
-    as long on a CPU.
-    Raises InputError for a file that is no text, or too short for two windows of _SHORTEST tokens.
+    Parameters
+    ----------
+    source : ModelDirectory
+        The model directory.
+    text : str
+        `self` for text that the model generates, or the path of a UTF-8 text file, from which
+        windows are taken at even distances.
+    progress : Progress
+        Is told how many tokens have been generated.
+
+    Returns
+    -------
+    int64 array, `[n, context]`
+        The windows: at most `N_WINDOWS`, of at most `CONTEXT` tokens and no more than the model has
+        positions for.
+
+    Raises
+    ------
+    InputError
+        If the file is not text, if it is too short for two windows of 8 tokens, or if the tokenizer
+        does not fit the model.
+
+    Notes
+    -----
+    Only generating loads the model, all of it and in float32: token by token, bfloat16 takes ten
+    times as long on a CPU.
     """
     files = open_files(source)
     context = min(CONTEXT, files.max_positions or CONTEXT)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from isotone.calibration.statistics import INDEX_FILE, Statistics, text_file
+from isotone.calibration.arrays import load_array
+from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics, text_file
 from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, runnable
-from isotone.pipeline.calibrated.rate_search import SELF, collect_statistics, identity_of
+from isotone.pipeline.calibrated.rate_search import collect_statistics, identity_of
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
 from isotone.plan.job import plan_job
 from isotone.plan.settings import Selection
@@ -65,7 +64,7 @@ def calibrate(
         collect_statistics(source, clustered, text, out, progress or Silent())
     return CalibrateSummary(
         text=str(text),
-        n_tokens=int(np.load(text_file(out)).size),
+        n_tokens=int(load_array(text_file(out)).size),
         whole_model=Statistics.open(out).about.get("whole_model"),
         output_bytes=tree_bytes(out),
         seconds=time.monotonic() - started,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isotone.calibration.statistics import Statistics, write_array
+from isotone.calibration.arrays import load_array, write_array
+from isotone.calibration.statistics import Statistics
 from isotone.checkpoint.source.source import Source
 from isotone.core.calibrated.gptq import (
     Spreading,
@@ -154,12 +155,12 @@ class Calibration:
 
     def _spreading(self, matrix: PlannedMatrix, whole: Matrix) -> Spreading:
         """Computed once, and kept beside the statistics."""
-        path = self._statistics.spread_file(*key_of(matrix))
+        path = self._statistics.factor_file(*key_of(matrix))
         with _FACTORISING:
             if not path.exists():
                 inputs = self._sensitivity(matrix).inputs
                 write_array(path, Spreading.of(inputs, order_of(whole, inputs)).to_array())
-        return Spreading.of_array(np.load(path, mmap_mode="r"))
+        return Spreading.of_array(load_array(path))
 
 
 def judge_all(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isotone.calibration.statistics import INDEX_FILE, Statistics
+from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics
 from isotone.checkpoint.compressed.manifest import hash_file
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.source.source import Source
@@ -22,9 +22,6 @@ from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate
 from isotone.pipeline.calibrated.judge import Calibration, bits_of_all, judge_all
 from isotone.plan.tensors import Clustered
 from isotone.plan.vocabulary import has_row_per_token
-
-SELF = "self"
-"""Calibrate by text that the model writes itself."""
 
 _DIRECTORY = ".statistics"
 _FALLBACKS = "fallbacks"
