@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.evaluation.run import evaluate as evaluate
     from isotone.healing.run import Healing as Healing
     from isotone.healing.run import heal as heal
-    from isotone.models.plugin.quantizer import IsotoneConfig as IsotoneConfig
+    from isotone.models.plugin.config import IsotoneConfig as IsotoneConfig
     from isotone.models.swap import swapped as swapped
     from isotone.pipeline.calibrate import CalibrateSummary as CalibrateSummary
     from isotone.pipeline.calibrate import calibrate as calibrate
@@ -52,7 +52,7 @@ _MODULES = {
     "isotone.evaluation.generate": ("Generation", "generate"),
     "isotone.evaluation.run": ("Evaluation", "evaluate"),
     "isotone.healing.run": ("Healing", "heal"),
-    "isotone.models.plugin.quantizer": ("IsotoneConfig",),
+    "isotone.models.plugin.config": ("IsotoneConfig",),
     "isotone.models.swap": ("swapped",),
     "isotone.pipeline.calibrate": ("CalibrateSummary", "calibrate"),
     "isotone.pipeline.compress": ("compress",),

@@ -15,7 +15,7 @@ from isotone.healing.settings import Settings
 from isotone.healing.text import HealingText
 from isotone.healing.trainable import open_for_training
 from isotone.healing.training import Training
-from isotone.models.plugin.quantizer import IsotoneConfig
+from isotone.models.plugin.config import IsotoneConfig
 from tests.builders.tiny_models import CONFIGS, write_tiny
 
 

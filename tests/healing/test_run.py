@@ -25,7 +25,7 @@ from isotone.healing import training
 from isotone.healing.order import n_crossed
 from isotone.healing.run import heal
 from isotone.healing.settings import Settings
-from isotone.models.plugin.quantizer import IsotoneConfig
+from isotone.models.plugin.config import IsotoneConfig
 from tests.builders import language_model
 from tests.builders.checkpoints import tree
 

@@ -137,7 +137,7 @@ def _open_factors(weight: ClusteredWeight) -> list[nn.Parameter]:
         stored = getattr(weight, name)
         if stored is None:
             continue
-        factors = weight.all_factors(name)
+        factors = weight.all_scales(name)
         delattr(weight, name)
         weight.register_parameter(name, nn.Parameter(factors))
         opened.append(_open(weight, name, Factor(factors)))

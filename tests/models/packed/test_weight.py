@@ -368,8 +368,8 @@ def test_gradients_equal_those_of_a_plain_lookup(scales, stack, use, trained):
     weight.codebook.requires_grad_()
     row = column = None
     if scales:
-        row = weight.factors(slice(0, 18), 0)[0].clone()
-        columns = [weight.factors(slice(0, 1), m)[1] for m in range(weight.n_matrices)]
+        row = weight.scales(slice(0, 18), 0)[0].clone()
+        columns = [weight.scales(slice(0, 1), m)[1] for m in range(weight.n_matrices)]
         column = torch.stack(columns)
         if trained == "all":
             del weight.row_scale, weight.column_scale

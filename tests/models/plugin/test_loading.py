@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, pipeline
 import isotone
 from isotone.errors import FormatError, InputError
 from isotone.models.plugin import loading
+from isotone.models.plugin.quantizer import IsotoneQuantizer
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
@@ -321,7 +322,7 @@ def test_interception_happens_once(directories):
     _, out, _ = directories("llama-tied")
     load(out)
     before = vars(PreTrainedModel)["_load_pretrained_model"]
-    loading.intercept_loading()
+    loading.intercept_loading(IsotoneQuantizer)
     assert vars(PreTrainedModel)["_load_pretrained_model"] is before
 
 

@@ -10,7 +10,7 @@ import transformers
 
 from isotone.errors import InputError
 from isotone.models.language_model.files import ModelFiles, load_config
-from isotone.models.plugin.quantizer import IsotoneConfig
+from isotone.models.plugin.config import IsotoneConfig
 from isotone.models.transformers_calls import one_line, quiet_transformers, transformers_errors
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")

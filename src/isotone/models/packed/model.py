@@ -24,6 +24,7 @@ from isotone.checkpoint.staging.staging import Staging
 from isotone.errors import FormatError, InputError
 from isotone.models.packed.modules import ORDINARY_CLASS, subclass
 from isotone.models.packed.weight import ClusteredWeight
+from isotone.models.plugin.config import IsotoneConfig
 from isotone.models.plugin.origin import DIRECTORY_ATTRIBUTE
 
 _MAKING = ".isotone-complete"
@@ -102,8 +103,6 @@ def _make_complete(directory: CompressedDirectory, target: Path) -> None:
 
 
 def _refuse_changed(model: Any, source: Path) -> None:
-    from isotone.models.plugin.quantizer import IsotoneConfig
-
     ordinary = getattr(type(model), ORDINARY_CLASS)
     fresh = ordinary.from_pretrained(
         source, dtype=model.dtype, quantization_config=IsotoneConfig(residency="packed")

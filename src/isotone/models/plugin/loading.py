@@ -24,7 +24,7 @@ _PARAMETERS = ["model", "state_dict", "checkpoint_files", "load_config"]
 _MARK = "_isotone"
 
 
-def intercept_loading() -> None:
+def intercept_loading(quantizer_class: type[Any]) -> None:
     """Wrap the method, once; raises InputError where it is not the one that isotone knows."""
     from transformers.modeling_utils import PreTrainedModel  # which may be why we are imported
 
@@ -39,12 +39,12 @@ def intercept_loading() -> None:
             f"does not know ({_METHOD} takes {parameters}); install a version that "
             "isotone[models] names"
         )
-    wrapper: Any = classmethod(_wrapper(found))
+    wrapper: Any = classmethod(_wrapper(found, quantizer_class))
     setattr(wrapper, _MARK, True)
     setattr(PreTrainedModel, _METHOD, wrapper)
 
 
-def _wrapper(original: Any) -> Any:
+def _wrapper(original: Any, quantizer_class: type[Any]) -> Any:
     @functools.wraps(getattr(original, "__func__", original))
     def load(
         cls: Any,
@@ -55,10 +55,8 @@ def _wrapper(original: Any) -> Any:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        from isotone.models.plugin.quantizer import IsotoneQuantizer
-
         quantizer = load_config.hf_quantizer
-        if state_dict is None and isinstance(quantizer, IsotoneQuantizer):
+        if state_dict is None and isinstance(quantizer, quantizer_class):
             state_dict = quantizer.state_dict(checkpoint_files, load_config)
         return original.__get__(None, cls)(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs

@@ -13,12 +13,10 @@ from typing import Any
 from isotone.errors import InputError
 from isotone.models.lazy.expression import Expression
 from isotone.models.lazy.loading_tensor import Loading
+from isotone.models.plugin.config import IsotoneConfig
 
 DIRECTORY_ATTRIBUTE = "_isotone_directory"
 """On a loaded model: the path of the compressed directory that it came from."""
-
-UNREAD = "unread"
-"""The residency of a model that is loaded by names only."""
 
 _SOURCES_ATTRIBUTE = "_isotone_sources"
 
@@ -43,12 +41,8 @@ def parameter_sources(model: Any) -> dict[str, Expression]:
     directory = origin(model)
     known: dict[str, Expression] | None = getattr(model, _SOURCES_ATTRIBUTE, None)
     if known is None:
-        from isotone.models.plugin.quantizer import IsotoneConfig
-
-        config = IsotoneConfig()
-        config.residency = UNREAD
         names = type(model).from_pretrained(
-            directory, dtype=model.dtype, quantization_config=config
+            directory, dtype=model.dtype, quantization_config=IsotoneConfig.unread()
         )
         known = {
             name: parameter.source

@@ -16,18 +16,11 @@ from typing import Any
 import torch
 from transformers.quantizers import auto as quantizers
 from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from isotone.checkpoint.compressed.config import WEIGHTS_KEY
-from isotone.checkpoint.compressed.manifest import (
-    FORMAT_VERSION,
-    MANIFEST_FILE,
-    QUANT_METHOD,
-    READ_VERSIONS,
-    ClusteredRecord,
-)
+from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.errors import FormatError, InputError
+from isotone.errors import InputError
 from isotone.models.lazy.loading_tensor import packed_tensor, unread_tensor
 from isotone.models.packed.model import become_packed
 from isotone.models.packed.modules import install, warn_of_dense
@@ -36,54 +29,11 @@ from isotone.models.plugin.checkpoint_tensors import (
     checkpoint_tensors,
     dense_tensor,
 )
+from isotone.models.plugin.config import UNREAD, IsotoneConfig
 from isotone.models.plugin.loading import intercept_loading, read_through
-from isotone.models.plugin.origin import DIRECTORY_ATTRIBUTE, UNREAD
+from isotone.models.plugin.origin import DIRECTORY_ATTRIBUTE
 
-RESIDENCIES = ("dense", "packed")
 _DECODE = {"dense": dense_tensor, "packed": packed_tensor, UNREAD: unread_tensor}
-
-
-class IsotoneConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """How a compressed directory is loaded.
-
-    residency: `dense` decodes while loading, and the model is an ordinary one afterwards; `packed`
-    keeps the indices in memory and decodes each weight when it is used.
-    format_version, dtype: what config.json says; not for callers.
-
-    Raises InputError for another residency, FormatError for another format version.
-    """
-
-    def __init__(
-        self,
-        residency: str = "dense",
-        format_version: object = FORMAT_VERSION,
-        dtype: str | None = None,
-    ) -> None:
-        if residency not in RESIDENCIES:
-            raise InputError(f"residency is {residency!r}; expected {' or '.join(RESIDENCIES)}")
-        if format_version not in READ_VERSIONS:
-            raise FormatError(
-                f"the model has format version {format_version!r}; this isotone reads "
-                f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
-            )
-        self.quant_method = QUANT_METHOD
-        self.residency, self.format_version, self.dtype = residency, format_version, dtype
-
-    @property
-    def dequantize(self) -> bool:
-        """Has transformers forget, after loading, that the model was quantized."""
-        return self.residency == "dense"
-
-    @classmethod
-    def from_dict(
-        cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Any:
-        """From the content of config.json; keys of later formats are met by their version."""
-        known = ("residency", "format_version", "dtype")
-        config = cls(
-            **{"format_version": None, **{k: config_dict[k] for k in known if k in config_dict}}
-        )
-        return (config, kwargs) if return_unused_kwargs else config
 
 
 class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -103,7 +53,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         self._directory: CompressedDirectory | None = None
         self._tensors: dict[str, CheckpointTensor] = {}
         self._bytes_a_weight = 1.0
-        intercept_loading()
+        intercept_loading(IsotoneQuantizer)
 
     @property
     def _is_packed(self) -> bool:
