@@ -35,7 +35,7 @@ lint: $(READY)
 # The documentation as a site, in site/. A broken link, a missing anchor, or a public name without a
 # whole docstring fails. The sources are read and not imported, so nothing else is installed.
 docs: $(DOCS)/.ready
-	$(DOCS)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 $(DOCS)/.ready: pyproject.toml constraints.txt
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
