@@ -15,10 +15,10 @@ from pathlib import Path
 from inputs.smollm2_dense import smollm2_dense
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent
+from isotone.study.inputs import StudyInputs, places_in
 from isotone.study.plan import parse_plan
 from isotone.study.protocols import expand
-from isotone.study.sources import Sources
-from isotone.study.subject import Subject
+from isotone.study.studied_model import StudiedModel
 from measuring.tables import print_table, write_results
 
 PLAN = """
@@ -57,9 +57,9 @@ edits = ["sorted_normal"]
 TIMED = "layers to time"
 
 
-def timed(subject: Subject, run: object, *, reuse: bool) -> tuple[float, float, object]:
+def timed(model: StudiedModel, run: object, *, reuse: bool) -> tuple[float, float, object]:
     """Seconds of a run, and of its pass alone, and the record."""
-    passes, seconds = subject._passes, []
+    passes, seconds = model._passes, []
     compare = passes.compare
 
     def watched(*given: object, **options: object) -> object:
@@ -71,7 +71,7 @@ def timed(subject: Subject, run: object, *, reuse: bool) -> tuple[float, float, 
     passes.compare = watched
     try:
         started = time.monotonic()
-        record = subject.measure(run, reuse=reuse)
+        record = model.measure(run, reuse=reuse)
         return time.monotonic() - started, seconds[0], record
     finally:
         del passes.compare
@@ -85,14 +85,14 @@ def same(one: object, other: object) -> bool:
     )
 
 
-def measure(subject: Subject, runs: list) -> dict:
+def measure(model: StudiedModel, runs: list) -> dict:
     """The known points, and what reuse and editing cost."""
     whole = {True: 0.0, False: 0.0}
     shares, points = [], []
     for run in runs:
-        seconds, of_pass, record = timed(subject, run, reuse=True)
+        seconds, of_pass, record = timed(model, run, reuse=True)
         if run.grid == TIMED:
-            slowly, _, again = timed(subject, run, reuse=False)
+            slowly, _, again = timed(model, run, reuse=False)
             assert same(record, again), "reuse has changed a result"
             whole[True] += seconds
             whole[False] += slowly
@@ -145,12 +145,12 @@ def main() -> None:
     given = parser.parse_args()
     plan = parse_plan(PLAN, "known points", "benchmarks/study.py")
     engine = LocalEngine()
-    sources = Sources.open(plan, smollm2_dense(), given.text, engine, "float32", "cpu", Silent())
+    inputs = StudyInputs.open(plan, smollm2_dense(), given.text, engine, "float32", "cpu", Silent())
     with tempfile.TemporaryDirectory() as directory:
-        clusterings = sources.clusterings(Path(directory), engine, Silent())
-        subject = Subject(clusterings[64], 64, sources.windows, sources.provenance)
-        sequences = expand(plan, [64], sources.places(clusterings))
-        found = measure(subject, [run for sequence in sequences for run in sequence])
+        clusterings = inputs.clusterings(Path(directory), engine, Silent())
+        model = StudiedModel(clusterings[64], 64, inputs.windows, inputs.provenance)
+        sequences = expand(plan, [64], places_in(clusterings[64].manifest))
+        found = measure(model, [run for sequence in sequences for run in sequence])
     report(found)
     write_results("study", {"text": Path(given.text).name, **found})
 

@@ -8,14 +8,14 @@ import pytest
 from isotone.errors import InputError
 from isotone.study.edits import EDITS
 from isotone.study.plan import parse_plan, plans, read_plan
-from isotone.study.protocols import Place, expand
+from isotone.study.protocols import MatrixPlace, expand
 
 TYPES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
 GRID = '[[grid]]\nprotocol = "layer"\nedits = ["permute"]\n'
 
 
 def places(n_layers, types=TYPES):
-    return [Place(layer, type_) for layer in range(n_layers) for type_ in types]
+    return [MatrixPlace(layer, type_) for layer in range(n_layers) for type_ in types]
 
 
 def runs(text, n_layers=4, k=(16,)):
@@ -98,11 +98,18 @@ def test_runs_of_one_clustering_stand_together():
 
 
 def test_names_of_tensors_tell_layer_and_type():
-    assert Place.of("model.layers.11.mlp.down_proj.weight") == Place(11, "mlp.down_proj")
-    assert Place.of("transformer.h.0.attn.c_attn.weight") == Place(0, "attn.c_attn")
-    assert Place.of("model.layers.3.mlp.experts.7.up_proj.weight").type == "mlp.experts.*.up_proj"
-    assert Place.of("model.layers.3.mlp.experts.gate_up_proj").type == "mlp.experts.gate_up_proj"
-    assert Place.of("model.embed_tokens.weight") is None
+    assert MatrixPlace.of("model.layers.11.mlp.down_proj.weight") == MatrixPlace(
+        11, "mlp.down_proj"
+    )
+    assert MatrixPlace.of("transformer.h.0.attn.c_attn.weight") == MatrixPlace(0, "attn.c_attn")
+    assert (
+        MatrixPlace.of("model.layers.3.mlp.experts.7.up_proj.weight").type
+        == "mlp.experts.*.up_proj"
+    )
+    assert (
+        MatrixPlace.of("model.layers.3.mlp.experts.gate_up_proj").type == "mlp.experts.gate_up_proj"
+    )
+    assert MatrixPlace.of("model.embed_tokens.weight") is None
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,42 @@ def hold_ranks(model: nn.Module) -> dict[str, ClusteredWeight]:
     return {leaf.name: leaf.hold() for leaf in sorted(leaves, key=lambda leaf: str(leaf.name))}
 
 
+def clustered_tensors(model: nn.Module) -> dict[str, Callable[[], ClusteredTensor]]:
+    """Return how to read each clustered tensor of a model, by its name in the checkpoint.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model that was loaded from a clustered directory, dense or packed.
+
+    Returns
+    -------
+    dict of str to callable
+        Functions that give the tensor as plain data, one byte for each weight. That of a packed
+        weight is read from the model, with its codebook as it is now; that of a dense weight from
+        the directory.
+
+    Raises
+    ------
+    InputError
+        If the model was not loaded from a clustered directory.
+    """
+    packed = [held.source for _, held in hosts(model)]
+    leaves = {leaf for source in packed for leaf in source.leaves()}
+    if packed:
+        return {leaf.name: leaf.clustered_tensor for leaf in sorted(leaves, key=_name_of)}
+    leaves = {leaf for source in parameter_sources(model).values() for leaf in source.leaves()}
+    return {leaf.name: _reading(leaf) for leaf in sorted(leaves, key=_name_of)}
+
+
+def _reading(leaf: Any) -> Callable[[], ClusteredTensor]:
+    return lambda: leaf.read().clustered_tensor()
+
+
+def _name_of(leaf: Any) -> str:
+    return str(leaf.name)
+
+
 Change = tuple[str, torch.Tensor, torch.Tensor]
 """A name, the tensor in the model, and what to write to it."""
 

@@ -1,4 +1,8 @@
-"""What edits and their measures need of a clustered matrix: values and masses by rank, no ranks."""
+"""The clustered matrices of a model as edits see them, and the one place where edits are applied.
+
+An edit needs the values of a matrix and how many weights each rank has, but not the ranks: those
+are counted once, and every edit afterwards costs a few operations on K numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.core.clustered_tensor import ClusteredTensor
-from isotone.study.affine import CORRECTIONS, at_error, corrected
-from isotone.study.comparison import Comparison, compare_codebooks
-from isotone.study.edits import EDITS, Edit
-from isotone.study.protocols import Place
-from isotone.study.record import Run
+from isotone.study.comparison import CodebookComparison, compare_codebooks
+from isotone.study.edits import EDITS
+from isotone.study.edits.corrections import CORRECTIONS, at_error, corrected
+from isotone.study.edits.kind import Edit
+from isotone.study.protocols import MatrixPlace
+from isotone.study.record import StudyRun
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A clustered tensor of a layer, one matrix or a stack.
+class StudiedMatrix:
+    """A clustered tensor of a layer, one matrix or a stack, without its ranks.
 
-    codebook: [matrices, k] float64. counts: [matrices, k], of the weights that follow the codebook,
-    those that are stored exactly left out; at least 1. squares: [matrices, k], what the square of a
-    centroid counts in the sum of squared weights: those weights, each by the square of its factors.
-    shape: of the codebook. n_weights: all of them.
+    Protected weights (outliers kept exactly) do not follow the codebook, so they are not counted.
+
+    Attributes
+    ----------
+    name : str
+        The name of the tensor in the checkpoint.
+    place : MatrixPlace
+        The layer and the type of the tensor.
+    shape : tuple of int
+        The shape of the codebook: `[k]` or `[matrices, k]`.
+    codebook : float64 array, `[matrices, k]`
+        The centroids of each matrix, ascending.
+    counts : int64 array, `[matrices, k]`
+        The number of weights at each centroid, without protected weights; at least 1.
+    squares : float64 array, `[matrices, k]`
+        What the square of each centroid counts in the sum of squared weights: the sum over its
+        weights of their squared scales.
+    n_weights : int
+        The number of weights of the tensor, protected weights included.
     """
 
     name: str
-    place: Place
+    place: MatrixPlace
     shape: tuple[int, ...]
     codebook: NDArray[np.float64]
     counts: NDArray[np.int64]
@@ -37,44 +57,87 @@ class Matrix:
     n_weights: int
 
     @classmethod
-    def of(cls, name: str, place: Place, tensor: ClusteredTensor) -> Self:
-        """Cost: some passes over the ranks; memory: 12 bytes a weight of one matrix."""
+    def of(cls, name: str, place: MatrixPlace, tensor: ClusteredTensor) -> Self:
+        """Count what edits need of a clustered tensor.
+
+        Parameters
+        ----------
+        name : str
+            The name of the tensor in the checkpoint.
+        place : MatrixPlace
+            The layer and the type of the tensor.
+        tensor : ClusteredTensor
+            The tensor.
+
+        Returns
+        -------
+        StudiedMatrix
+            The values and the counts.
+
+        Notes
+        -----
+        The cost is a few passes over the ranks, and 12 bytes for each weight of one matrix.
+        """
         codebook = tensor.codebook.reshape(tensor.n_matrices, -1).astype(np.float64)
-        counts, squares = _masses(tensor)
+        counts, squares = _counts_and_squares(tensor)
         shape = tensor.codebook.shape
         return cls(name, place, shape, codebook, counts, squares, tensor.n_weights)
 
 
 @dataclass(frozen=True)
-class Edited:
-    """A matrix with its new codebook, [matrices, k] float64 as float32 holds it."""
+class EditedMatrix:
+    """A matrix with its edited codebook.
 
-    matrix: Matrix
+    Attributes
+    ----------
+    matrix : StudiedMatrix
+        The matrix before the edit.
+    codebook : float64 array, `[matrices, k]`
+        The edited values by rank, rounded to float32.
+    """
+
+    matrix: StudiedMatrix
     codebook: NDArray[np.float64]
 
     @property
     def stored(self) -> NDArray[np.float32]:
-        """The new codebook in the shape of the old."""
+        """The edited codebook as float32, in the shape of the tensor's codebook."""
         return self.codebook.astype(np.float32).reshape(self.matrix.shape)
 
-    def comparisons(self) -> list[Comparison]:
-        """Of each matrix of the stack."""
+    def comparisons(self) -> list[CodebookComparison]:
+        """Return the comparison of each matrix of the stack with what it was."""
         rows = zip(self.matrix.codebook, self.codebook, self.matrix.counts, strict=True)
         return [compare_codebooks(*row) for row in rows]
 
     def products(self) -> tuple[float, float, float, float]:
-        """Over the weights: squares before, squares after, product, squared difference."""
+        """Return four sums over the weights, scales included and protected weights left out.
+
+        These are the squares before the edit, the squares after it, the products of before and
+        after, and the squared differences.
+        """
         before, after, squares = self.matrix.codebook, self.codebook, self.matrix.squares
         pairs = (before * before, after * after, before * after, (after - before) ** 2)
         whole, whole_after, product, error = (float((squares * pair).sum()) for pair in pairs)
         return whole, whole_after, product, error
 
 
-def edit_matrices(run: Run, matrices: Mapping[str, Matrix]) -> list[Edited]:
-    """What a run makes of the matrices that it is about; protocols.expand has checked the run.
+def edit_matrices(run: StudyRun, matrices: Mapping[str, StudiedMatrix]) -> list[EditedMatrix]:
+    """Apply the edit of a run, with its correction, to the matrices that the run chooses.
 
-    matrices: all of the model, by name. What is drawn for a matrix depends on the run's seed and
-    the matrix's name, and not on which others are edited.
+    What is drawn for a matrix depends on the run's seed and on the matrix's name, and not on which
+    other matrices are edited.
+
+    Parameters
+    ----------
+    run : StudyRun
+        The run; its layers, types and parameters have been checked.
+    matrices : dict of str to StudiedMatrix
+        All matrices of the model by name, or at least those that the run edits or matches.
+
+    Returns
+    -------
+    list of EditedMatrix
+        The edited matrices, in the order of `matrices`.
     """
     by_place = {matrix.place: matrix for matrix in matrices.values()}
     chosen = [
@@ -85,15 +148,15 @@ def edit_matrices(run: Run, matrices: Mapping[str, Matrix]) -> list[Edited]:
     edited = []
     for matrix in chosen:
         rng = np.random.default_rng([run.seed, zlib.crc32(matrix.name.encode())])
-        pairs = zip(matrix.codebook, matrix.counts, _others(run, matrix, by_place), strict=True)
-        rows = [_edit(run, other)(codebook, counts, rng) for codebook, counts, other in pairs]
-        values = np.stack(rows).astype(np.float32).astype(np.float64)
-        edited.append(Edited(matrix, values))
+        rows = zip(matrix.codebook, matrix.counts, _others(run, matrix, by_place), strict=True)
+        values = [_edit(run, other)(codebook, counts, rng) for codebook, counts, other in rows]
+        rounded = np.stack(values).astype(np.float32).astype(np.float64)
+        edited.append(EditedMatrix(matrix, rounded))
     return edited
 
 
-def _edit(run: Run, other: Mapping[str, Any]) -> Edit:
-    """The edit of a run, its correction and scaling included."""
+def _edit(run: StudyRun, other: Mapping[str, Any]) -> Edit:
+    """Return the edit of a run, its correction and its scaling to an error included."""
     parameters = other or run.parameters
     edit = EDITS[run.edit].with_parameters(**parameters)
     correction = CORRECTIONS[run.correction]
@@ -103,18 +166,20 @@ def _edit(run: Run, other: Mapping[str, Any]) -> Edit:
 
 
 def _others(
-    run: Run, matrix: Matrix, by_place: Mapping[Place, Matrix]
+    run: StudyRun, matrix: StudiedMatrix, by_place: Mapping[MatrixPlace, StudiedMatrix]
 ) -> Sequence[Mapping[str, Any]]:
-    """For each matrix of a stack the one it is matched to, of the same type in another layer."""
+    """Return, for each matrix of a stack, the matrix of the same type that it is matched to."""
     if not EDITS[run.edit].needs_other:
         return [{}] * len(matrix.codebook)
-    other = by_place[Place(int(run.parameters["layer"]), matrix.place.type)]
+    other = by_place[MatrixPlace(int(run.parameters["layer"]), matrix.place.type)]
     pairs = zip(other.codebook, other.counts, strict=True)
     return [{"other": codebook, "other_counts": counts} for codebook, counts in pairs]
 
 
-def _masses(tensor: ClusteredTensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts and squares, see Matrix."""
+def _counts_and_squares(
+    tensor: ClusteredTensor,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the `counts` and the `squares` of a StudiedMatrix."""
     ranks = tensor.ranks.reshape(tensor.n_matrices, -1)
     follows = np.ones(ranks.size, bool)
     follows[tensor.protected_index] = False

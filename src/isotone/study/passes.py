@@ -1,8 +1,8 @@
-"""Forward passes of one model over fixed windows, those of an edited model beginning at the edit.
+"""Forward passes of one model over fixed windows; those of an edited model begin at the edit.
 
-The unedited model runs once, and what each of its layers gives is kept. A model that is edited from
-some layer on gives the same before that layer, so a pass puts what was kept in the place of those
-layers, and only the rest is computed. Results are the same to the last bit.
+The unedited model runs once, and the output of each of its layers is kept. A model that is edited
+from some layer on has the same outputs before that layer, so a pass puts the kept outputs in the
+place of those layers, and only the rest is computed. The results are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ _ENTRIES, _SQUARES, _SUM, _TOKENS, _LOG_GROWTH, _COSINE = range(6)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Of one batch of windows: what each layer gave, and what the model made of the tokens.
+class _Batch:
+    """What the unedited model made of one batch of windows.
 
-    sums: what each layer adds to the drift where it gives the same again, [layers, 6].
+    `outputs` has the output of each layer. `sums`, `[layers, 6]`, has what each layer adds to the
+    drift where its output is the same again.
     """
 
     outputs: list[Any]
@@ -49,16 +50,26 @@ class _Kept:
 
 
 class Passes:
-    """A model, its windows, and what the unedited model makes of them.
+    """A model, its windows, and what the unedited model made of them.
 
-    Memory: windows * context tokens, each 4 bytes for every entry of the vocabulary and of each
-    layer's stream.
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model, unedited.
+    windows : int64 array, `[n, context]`
+        The token ids to score.
+    progress : Progress, optional
+        Told while the unedited model runs.
+
+    Notes
+    -----
+    Memory: 4 bytes for each token and each entry of the vocabulary and of every layer's stream.
     """
 
     def __init__(
         self, model: PreTrainedModel, windows: Tokens, progress: Progress | None = None
     ) -> None:
-        """Runs the unedited model once. windows: [n, context]. Raises InputError: see blocks."""
+        """Run the unedited model once."""
         self._model, self._blocks = model, blocks(model)
         progress = progress or Silent()
         progress.begin("running the unedited model", windows.size, unit="tokens")
@@ -71,14 +82,25 @@ class Passes:
 
     @property
     def n_layers(self) -> int:
-        """Of the model."""
+        """The number of layers of the model."""
         return len(self._blocks)
 
     def compare(self, first: int, *, reuse: bool = True) -> tuple[TokenComparison, Drift]:
-        """Run the model as it is now; compare it with what it was, token by token, by layer.
+        """Run the model as it is now, and compare it with the unedited model.
 
-        first: the lowest layer that was edited since; n_layers for none. reuse: False computes
-        those below too, to the same result.
+        Parameters
+        ----------
+        first : int
+            The lowest layer that was edited; `n_layers` if none was.
+        reuse : bool
+            Whether the outputs of the layers below are reused; the result is the same.
+
+        Returns
+        -------
+        scores : TokenComparison
+            The comparison token by token.
+        drift : Drift
+            The comparison layer by layer.
         """
         n_skipped = first if reuse else 0
         parts, sums = [], np.zeros((self.n_layers, 6))
@@ -94,7 +116,7 @@ class Passes:
                 parts.append(compare_logits(logits, batch.expected))
         return joined(parts), _drift(sums)
 
-    def _keep(self, tokens: torch.Tensor) -> _Kept:
+    def _keep(self, tokens: torch.Tensor) -> _Batch:
         outputs: list[Any] = []
         with ExitStack() as stack:
             for block in self._blocks:
@@ -108,12 +130,12 @@ class Passes:
                     f"{len(self._blocks)} layers; expected each once"
                 )
             sums = np.stack([_sums(_stream(output), _stream(output)) for output in outputs])
-        return _Kept(outputs, expected, sums)
+        return _Batch(outputs, expected, sums)
 
 
 @contextmanager
 def _standing_in(skipped: Sequence[nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
-    """Layers that give what they gave before, whatever they are called with."""
+    """Let layers give the outputs that they gave before, whatever they are called with."""
     with ExitStack() as undo:
         for block, output in zip(skipped, outputs, strict=False):
             if "forward" in vars(block):  # as accelerate's hooks leave it
@@ -129,12 +151,12 @@ def _giving(output: Any) -> Any:
 
 
 def _copied(output: Any) -> Any:
-    """Its own, for a later layer may work in place."""
+    """Return a copy of an output, since a later layer may work in place."""
     return replaced(output, torch.Tensor, torch.clone)
 
 
 def _adding(before: Any, sums: Any) -> Any:
-    """A hook that adds up what a layer gives beside what it gave before, [6]."""
+    """Return a hook that adds a layer's drift from its unedited output to `sums`, `[6]`."""
 
     def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
         sums[:] += _sums(_stream(output), _stream(before))
@@ -143,13 +165,13 @@ def _adding(before: Any, sums: Any) -> Any:
 
 
 def _stream(output: Any) -> torch.Tensor:
-    """The residual stream [B, C, width] in what a layer gives."""
+    """Return the residual stream, `[batch, context, width]`, in the output of a layer."""
     stream: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
     return stream
 
 
 def _sums(stream: torch.Tensor, before: torch.Tensor) -> Any:
-    """In the order of the names above: [6] float64."""
+    """Return the sums over a stream that drift is computed from, `[6]` float64, in their order."""
     now, then = (tensor.float().flatten(0, -2) for tensor in (stream, before))
     squares = torch.linalg.vecdot(now, now).double()
     squares_then = torch.linalg.vecdot(then, then).double()

@@ -1,32 +1,44 @@
 """Plans: readable TOML that says what to edit, where, and how often (docs/studying.md).
 
-A plan says how a dense model is clustered, what is scored, and holds grids; each grid is a protocol
-and the values that it goes through. What a plan means for a given model is found in protocols.py.
+A plan says how a dense model is clustered and what is scored, and it holds grids. A grid is a
+protocol and the values that it goes through. What a plan means on a given model is found in
+`isotone.study.protocols`.
 """
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from isotone.errors import InputError
-from isotone.study.affine import CORRECTIONS
 from isotone.study.edits import EDITS
+from isotone.study.edits.corrections import CORRECTIONS
+from isotone.study.plan_table import PlanTable
 
 PROTOCOLS = ("layer", "type", "together", "progressive")
 ORDERS = ("first", "last", "random")
 SUFFIX = ".toml"
 
+LayerChoice: TypeAlias = str | Sequence[int] | Mapping[str, int]
+"""Layers as plans name them: "all", numbers, or {"spread": n} for n of them."""
+
 
 @dataclass(frozen=True)
 class EditChoice:
-    """An edit with its parameters, one value each."""
+    """An edit with one value for each of its parameters.
+
+    Attributes
+    ----------
+    name : str
+        The name of the edit.
+    parameters : dict of str to float
+        The parameters that the plan sets.
+    """
 
     name: str
     parameters: dict[str, float]
@@ -34,23 +46,46 @@ class EditChoice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of its values is a run, or a sequence of them.
+    """Values whose every combination is a run, or a sequence of runs.
 
-    protocol: layer (each chosen layer alone), type (each matrix type alone, in all chosen layers),
-    together (all chosen layers at once), progressive (the first layer, the first two, and so on,
-    each order being a sequence). k: of the clusterings, None for all of the plan's.
-    layers: "all", a list of numbers (negative ones count from the end), or how many to spread
-    evenly, as {"spread": n}. matrices: globs of types within a layer. at_error: relative errors to
-    scale each edit down to; empty for edits as they are. steps: numbers of layers at which a
-    progressive sequence is measured, None for every number. until: the sequence ends once
-    perplexity is more than so many times that of the unedited model. tasks: for lm-eval.
+    Attributes
+    ----------
+    name : str
+        The name of the grid.
+    protocol : str
+        "layer" edits each chosen layer alone, "type" each type of matrix alone in all chosen
+        layers, "together" all chosen layers at once, and "progressive" the first layer of an order,
+        the first two, and so on, each order being a sequence.
+    edits : tuple of EditChoice
+        The edits.
+    k : tuple of int or None
+        The K of the clusterings; None for all of the plan's.
+    layers : "all", list of int, or dict
+        The chosen layers: numbers, of which negative ones count from the last layer, or `{"spread":
+        n}` for n layers that are evenly spread.
+    matrices : tuple of str
+        Globs on the types of matrices within a layer.
+    at_error : tuple of float
+        The relative errors that each edit is scaled down to; empty for edits as they are.
+    corrections : tuple of str
+        The names of the corrections.
+    orders : tuple of str
+        The orders of a progressive replacement.
+    steps : tuple of int or None
+        The numbers of layers at which a progressive sequence is measured; None for every number.
+    until : float or None
+        The multiple of the unedited perplexity at which a progressive sequence ends.
+    seeds : tuple of int
+        The seeds; where an edit draws nothing, the first stands for all.
+    tasks : tuple of str
+        The tasks of lm-eval, by name or file.
     """
 
     name: str
     protocol: str
     edits: tuple[EditChoice, ...]
     k: tuple[int, ...] | None
-    layers: Any
+    layers: LayerChoice
     matrices: tuple[str, ...]
     at_error: tuple[float, ...]
     corrections: tuple[str, ...]
@@ -65,7 +100,22 @@ class Grid:
 class Plan:
     """A whole plan.
 
-    clustering: arguments for compress, without k. k: the clusterings of a dense model.
+    Attributes
+    ----------
+    name : str
+        The name of the plan.
+    title : str
+        One line that says what the plan asks.
+    k : tuple of int
+        The K of the clusterings of a dense model.
+    clustering : dict
+        Further arguments for `isotone.compress`.
+    context : int
+        The tokens of a window.
+    windows : int
+        The number of windows.
+    grids : tuple of Grid
+        The grids, one or more, of different names.
     """
 
     name: str
@@ -78,7 +128,7 @@ class Plan:
 
 
 def plans() -> dict[str, Plan]:
-    """The plans that ship, by name."""
+    """Return the plans that ship with isotone, by name."""
     folder = files("isotone.study") / "plans"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
     return {
@@ -90,7 +140,23 @@ def plans() -> dict[str, Plan]:
 
 
 def read_plan(plan: str | Path) -> Plan:
-    """A plan that ships, by its name, or one from a TOML file; raises InputError."""
+    """Read a plan.
+
+    Parameters
+    ----------
+    plan : str or Path
+        The name of a plan that ships, or the path of a .toml file.
+
+    Returns
+    -------
+    Plan
+        The plan.
+
+    Raises
+    ------
+    InputError
+        If there is no such plan, or it is not valid.
+    """
     shipped = plans()
     if str(plan) in shipped:
         return shipped[str(plan)]
@@ -105,12 +171,32 @@ def read_plan(plan: str | Path) -> Plan:
 
 
 def parse_plan(text: str, name: str, where: str) -> Plan:
-    """A plan from TOML; raises InputError that says what is wrong, and where."""
+    """Parse the TOML of a plan.
+
+    Parameters
+    ----------
+    text : str
+        The TOML.
+    name : str
+        The name of the plan.
+    where : str
+        The file that it came from, as the beginning of messages.
+
+    Returns
+    -------
+    Plan
+        The plan.
+
+    Raises
+    ------
+    InputError
+        If a value is missing, unknown or wrong; the message names the table and the key.
+    """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from error
-    top = _Table(content, where)
+    top = PlanTable(content, where)
     clustering, evaluation = (top.table(key) for key in ("clustering", "evaluation"))
     plan = Plan(
         name=name,
@@ -137,15 +223,15 @@ def parse_plan(text: str, name: str, where: str) -> Plan:
     return plan
 
 
-def _grid(table: _Table) -> Grid:
+def _grid(table: PlanTable) -> Grid:
     protocol = table.choices("protocol", PROTOCOLS, None, single=True)[0]
     progressive = protocol == "progressive"
     grid = Grid(
         name=table.take("name", str, protocol),
         protocol=protocol,
-        edits=tuple(edit for given in table.take("edits", list) for edit in table.edits(given)),
+        edits=tuple(edit for given in table.take("edits", list) for edit in _edits(table, given)),
         k=table.numbers("k", int, ()) or None,
-        layers=table.layers(),
+        layers=_layers(table),
         matrices=table.texts("matrices", ("*",)),
         at_error=table.numbers("at_error", float, ()),
         corrections=table.choices("corrections", tuple(CORRECTIONS), ("moments",)),
@@ -168,109 +254,34 @@ def _grid(table: _Table) -> Grid:
     return grid
 
 
-class _Table:
-    """A table of TOML that knows where it is, and what of it has been taken."""
-
-    def __init__(self, content: dict[str, Any], where: str) -> None:
-        self._content, self.where = dict(content), where
-
-    def take(self, key: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401 (TOML)
-        """A value of a kind; one without a default must be there."""
-        value = self._content.pop(key, default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            given = "is missing" if value is None else f"is {value!r}"
-            expected = {str: "a text", int: "a whole number", float: "a number"}
+def _edits(table: PlanTable, given: Any) -> Iterator[EditChoice]:  # noqa: ANN401 (TOML)
+    """Yield the choices of an edit: a name, or a table of a name and parameters with values."""
+    own = PlanTable(given if isinstance(given, dict) else {"edit": given}, table.where)
+    (name,) = own.choices("edit", tuple(EDITS), None, single=True)
+    kinds = EDITS[name].plan_parameters
+    for key in own.keys:
+        if key not in kinds:
             raise InputError(
-                f"{self.where}: {key} {given}; expected {expected.get(kind, f'a {kind.__name__}')}"
+                f"{table.where}: edit {name} has no parameter {key!r}; it has "
+                f"{', '.join(kinds) or 'none'}"
             )
-        return value
-
-    def numbers(self, key: str, kind: type, default: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Numbers in a list, or one alone."""
-        value = self._content.pop(key, list(default))
-        items = value if isinstance(value, list) else [value]
-        return tuple(_Table({key: item}, self.where).take(key, kind) for item in items)
-
-    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        """Texts in a list, or one alone."""
-        return self.numbers(key, str, default)
-
-    def choices(
-        self,
-        key: str,
-        known: tuple[str, ...],
-        default: tuple[str, ...] | None,
-        *,
-        single: bool = False,
-    ) -> tuple[str, ...]:
-        """Texts of a known set."""
-        found = self.texts(key, default or ())
-        for text in found:
-            if text not in known:
-                raise InputError(f"{self.where}: {key} is {text!r}; expected {_named(text, known)}")
-        if not found or (single and len(found) > 1):
-            raise InputError(f"{self.where}: {key} is missing; expected one of {', '.join(known)}")
-        return found
-
-    def edits(self, given: Any) -> Iterable[EditChoice]:  # noqa: ANN401 (TOML)
-        """An edit by name, or a table of its name and parameters, each a value or a list."""
-        table = _Table(given if isinstance(given, dict) else {"edit": given}, self.where)
-        (name,) = table.choices("edit", tuple(EDITS), None, single=True)
-        for key in table._content:
-            if key not in EDITS[name].plan_parameters:
-                raise InputError(
-                    f"{self.where}: edit {name} has no parameter {key!r}; it has "
-                    f"{', '.join(EDITS[name].plan_parameters) or 'none'}"
-                )
-        kinds = EDITS[name].plan_parameters
-        values = [table.numbers(key, kinds[key], ()) for key in list(table._content)]
-        keys = [key for key in (given if isinstance(given, dict) else {}) if key != "edit"]
-        for combination in product(*values):
-            yield EditChoice(name, dict(zip(keys, combination, strict=True)))
-
-    def layers(self) -> Any:  # noqa: ANN401 (one of three kinds)
-        """See Grid."""
-        given = self._content.pop("layers", "all")
-        if isinstance(given, dict) and given.keys() == {"spread"}:
-            n = _Table(given, self.where).take("spread", int)
-            if n >= 1:
-                return {"spread": n}
-        if given == "all" or (isinstance(given, list) and all(type(n) is int for n in given)):
-            return given
-        raise InputError(
-            f'{self.where}: layers is {given!r}; expected "all", a list of numbers, or '
-            "{spread = N}"
-        )
-
-    def seeds(self) -> tuple[int, ...]:
-        """A list of seeds, or how many: 0, 1, and so on."""
-        given = self._content.get("seeds", 1)
-        seeds: tuple[int, ...] = self.numbers("seeds", int, (1,))
-        if not isinstance(given, list):
-            seeds = tuple(range(seeds[0]))
-        if not seeds or min(seeds) < 0:
-            raise InputError(f"{self.where}: seeds is {given!r}; expected 1 or more, from 0 up")
-        return seeds
-
-    def table(self, key: str) -> _Table:
-        """The table of a key, empty where there is none."""
-        return _Table(self.take(key, dict, {}), f"{self.where}: [{key}]")
-
-    def tables(self, key: str) -> list[_Table]:
-        """The tables of an array."""
-        return [
-            _Table(item if isinstance(item, dict) else {}, f"{self.where}: [[{key}]] {number}")
-            for number, item in enumerate(self.take(key, list, []), 1)
-        ]
-
-    def refuse_rest(self) -> None:
-        """Raise InputError for a key that nothing took."""
-        for key in self._content:
-            raise InputError(f"{self.where}: {key!r} is unknown here; take it out")
+    keys = own.keys
+    values = [own.numbers(key, kinds[key], ()) for key in keys]
+    for combination in product(*values):
+        yield EditChoice(name, dict(zip(keys, combination, strict=True)))
 
 
-def _named(text: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(text, known, 3)
-    return " or ".join(close) if close else f"one of {', '.join(known)}"
+def _layers(table: PlanTable) -> LayerChoice:
+    """Return the layers of a grid, see Grid."""
+    given = table.take_any("layers", "all")
+    if isinstance(given, dict) and given.keys() == {"spread"}:
+        n = PlanTable(given, table.where).take("spread", int)
+        if n >= 1:
+            return {"spread": n}
+    elif given == "all":
+        return "all"
+    elif isinstance(given, list) and all(type(n) is int for n in given):
+        return given
+    raise InputError(
+        f'{table.where}: layers is {given!r}; expected "all", a list of numbers, or {{spread = N}}'
+    )

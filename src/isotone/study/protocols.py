@@ -1,9 +1,9 @@
-"""What a plan comes to on a given model: sequences of runs."""
+"""What a plan means on a given model: sequences of runs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -12,62 +12,102 @@ import numpy as np
 
 from isotone.errors import InputError
 from isotone.study.edits import EDITS
-from isotone.study.plan import EditChoice, Grid, Plan
-from isotone.study.record import Run
+from isotone.study.plan import EditChoice, Grid, LayerChoice, Plan
+from isotone.study.record import StudyRun
 
 _IN_LAYER = re.compile(r"^(?P<stack>.*?)\.(?P<layer>\d+)\.(?P<type>.+?)(\.weight)?$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
-RunSequence = tuple[Run, ...]
+RunSequence = tuple[StudyRun, ...]
 """Runs that are measured in this order; the rest is left out where one passes `until`."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a clustered matrix is: the number of its layer, and what it is called within.
+class MatrixPlace:
+    """Where a clustered matrix is: in which layer, and what it is called there.
 
     Experts of one kind, where a checkpoint has them apart, share a type: `mlp.experts.*.up_proj`.
+
+    Attributes
+    ----------
+    layer : int
+        The number of the layer.
+    type : str
+        The name of the matrix within its layer.
     """
 
     layer: int
     type: str
 
     @classmethod
-    def of(cls, name: str) -> Place | None:
-        """Of a tensor by its name; None outside of the layers, as for embeddings."""
+    def of(cls, name: str) -> MatrixPlace | None:
+        """Return the place of a tensor.
+
+        Parameters
+        ----------
+        name : str
+            The name of the tensor in the checkpoint.
+
+        Returns
+        -------
+        MatrixPlace or None
+            None for a tensor outside of the layers, such as an embedding.
+
+        Examples
+        --------
+        >>> MatrixPlace.of("model.layers.8.mlp.up_proj.weight")
+        MatrixPlace(layer=8, type='mlp.up_proj')
+        """
         found = _IN_LAYER.match(name)
         if found is None:
             return None
         return cls(int(found["layer"]), _NUMBER.sub("*", found["type"]))
 
 
-def expand(plan: Plan, k: Sequence[int], places: Sequence[Place]) -> list[RunSequence]:
-    """Every run of a plan on a model, in sequences, those of one k beside each other.
+def expand(plan: Plan, k: Sequence[int], places: Sequence[MatrixPlace]) -> list[RunSequence]:
+    """Return every run of a plan on a model.
 
-    k: of the clusterings. places: of the model's clustered matrices. Raises InputError for layers,
-    matrices and k that are not there.
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    k : sequence of int
+        The K of each clustering.
+    places : sequence of MatrixPlace
+        Where the clustered matrices of the model are.
+
+    Returns
+    -------
+    list of tuple of StudyRun
+        Sequences of runs, those of one K next to each other. A sequence is measured in its order,
+        and its rest is left out where a run passes `until`.
+
+    Raises
+    ------
+    InputError
+        If the model lacks a layer, a type of matrix or a K that the plan names.
     """
     sequences = [one for grid in plan.grids for one in _expand(grid, k, places)]
     return sorted(sequences, key=lambda sequence: k.index(sequence[0].k))
 
 
-def _expand(grid: Grid, k: Sequence[int], places: Sequence[Place]) -> Iterator[RunSequence]:
-    layers = _layers(grid, sorted({place.layer for place in places}))
-    types = _types(grid, list(dict.fromkeys(place.type for place in places)))
+def _expand(grid: Grid, k: Sequence[int], places: Sequence[MatrixPlace]) -> Iterator[RunSequence]:
+    where = f"grid {grid.name!r}"
+    layers = choose_layers(grid.layers, places, where)
+    types = choose_types(grid.matrices, places, where)
     missing = [number for number in grid.k or () if number not in k]
     if missing:
         raise InputError(
-            f"grid {grid.name!r}: there is no clustering with k = {missing[0]}, only "
-            f"{', '.join(map(str, k))}"
+            f"{where}: there is no clustering with k = {missing[0]}, only {', '.join(map(str, k))}"
         )
     for edit in grid.edits:
-        _check_other(grid, edit, types, places)
+        check_other(edit, types, places, where)
     for number, edit, correction, error in product(
         grid.k or k, grid.edits, grid.corrections, grid.at_error or (None,)
     ):
         for seed, order, targets in _targets(grid, edit.name, layers, types):
             yield tuple(
-                Run(
+                StudyRun(
                     grid=grid.name,
                     protocol=grid.protocol,
                     k=number,
@@ -86,18 +126,35 @@ def _expand(grid: Grid, k: Sequence[int], places: Sequence[Place]) -> Iterator[R
             )
 
 
-def _check_other(
-    grid: Grid, edit: EditChoice, types: Sequence[str], places: Sequence[Place]
+def check_other(
+    edit: EditChoice, types: Sequence[str], places: Sequence[MatrixPlace], where: str
 ) -> None:
-    """Raise InputError where the matrix that an edit takes besides is not there."""
+    """Raise an error if the matrices that an edit takes besides do not exist.
+
+    Parameters
+    ----------
+    edit : EditChoice
+        The edit with its parameters.
+    types : sequence of str
+        The types of the edited matrices.
+    places : sequence of MatrixPlace
+        Where the clustered matrices of the model are.
+    where : str
+        What chose the edit, as the beginning of the message.
+
+    Raises
+    ------
+    InputError
+        If the edit takes another matrix, and its layer is not given or lacks one of the types.
+    """
     if not EDITS[edit.name].needs_other:
         return
     if "layer" not in edit.parameters:
-        raise InputError(f"grid {grid.name!r}: edit {edit.name} needs a layer, the one to match")
+        raise InputError(f"{where}: edit {edit.name} needs a layer, the one to match")
     for name in types:
-        if Place(int(edit.parameters["layer"]), name) not in places:
+        if MatrixPlace(int(edit.parameters["layer"]), name) not in places:
             raise InputError(
-                f"grid {grid.name!r}: there is no {name} in layer {edit.parameters['layer']}, "
+                f"{where}: there is no {name} in layer {edit.parameters['layer']}, "
                 f"which edit {edit.name} should match"
             )
 
@@ -109,9 +166,9 @@ Target = tuple[tuple[int, ...], tuple[str, ...]]
 def _targets(
     grid: Grid, edit: str, layers: tuple[int, ...], types: tuple[str, ...]
 ) -> Iterator[tuple[int, str | None, list[Target]]]:
-    """Seeds, orders, and what is edited in each run of a sequence.
+    """Yield seeds, orders, and what each run of a sequence edits.
 
-    Where nothing is drawn one seed stands for all.
+    Where nothing is drawn, one seed stands for all.
     """
     drawn = EDITS[edit].drawn
     seeds = grid.seeds if drawn else grid.seeds[:1]
@@ -138,29 +195,79 @@ def _ordered(layers: tuple[int, ...], order: str, seed: int) -> tuple[int, ...]:
     return layers if order == "first" else layers[::-1]
 
 
-def _layers(grid: Grid, present: Sequence[int]) -> tuple[int, ...]:
+def choose_layers(
+    layers: LayerChoice, places: Sequence[MatrixPlace], where: str
+) -> tuple[int, ...]:
+    """Return the numbers of the chosen layers.
+
+    Parameters
+    ----------
+    layers : "all", list of int, or dict
+        The choice, see `Grid`.
+    places : sequence of MatrixPlace
+        Where the clustered matrices of the model are.
+    where : str
+        What chose the layers, as the beginning of the message.
+
+    Returns
+    -------
+    tuple of int
+        The layers, in the order in which they were named, each once.
+
+    Raises
+    ------
+    InputError
+        If the model has no clustered matrix in a chosen layer, or none in any.
+    """
+    present = sorted({place.layer for place in places})
     if not present:
         raise InputError("the model has no clustered matrix in numbered layers; nothing to study")
-    if grid.layers == "all":
+    if layers == "all":
         return tuple(present)
-    if isinstance(grid.layers, dict):
-        spread = np.linspace(0, len(present) - 1, min(grid.layers["spread"], len(present)))
+    if isinstance(layers, Mapping):
+        spread = np.linspace(0, len(present) - 1, min(layers["spread"], len(present)))
         return tuple(present[round(at)] for at in spread)
-    chosen = [n + present[-1] + 1 if n < 0 else n for n in grid.layers]
-    for given, layer in zip(grid.layers, chosen, strict=True):
+    chosen = []
+    for given in layers:
+        layer = int(given)
+        layer += present[-1] + 1 if layer < 0 else 0
         if layer not in present:
             raise InputError(
-                f"grid {grid.name!r}: the model has no layer {given} with clustered matrices; it "
+                f"{where}: the model has no layer {given} with clustered matrices; it "
                 f"has {present[0]} to {present[-1]}"
             )
+        chosen.append(layer)
     return tuple(dict.fromkeys(chosen))
 
 
-def _types(grid: Grid, present: Sequence[str]) -> tuple[str, ...]:
-    for glob in grid.matrices:
+def choose_types(
+    globs: Sequence[str], places: Sequence[MatrixPlace], where: str
+) -> tuple[str, ...]:
+    """Return the types of matrices that some globs match.
+
+    Parameters
+    ----------
+    globs : sequence of str
+        Globs on the types, such as "mlp.*".
+    places : sequence of MatrixPlace
+        Where the clustered matrices of the model are.
+    where : str
+        What chose the types, as the beginning of the message.
+
+    Returns
+    -------
+    tuple of str
+        The types in the order of `places`, each once.
+
+    Raises
+    ------
+    InputError
+        If a glob matches no type.
+    """
+    present = list(dict.fromkeys(place.type for place in places))
+    for glob in globs:
         if not any(fnmatchcase(name, glob) for name in present):
             raise InputError(
-                f"grid {grid.name!r}: {glob!r} matches none of the matrices of a layer: "
-                f"{', '.join(present)}"
+                f"{where}: {glob!r} matches none of the matrices of a layer: {', '.join(present)}"
             )
-    return tuple(name for name in present if any(fnmatchcase(name, glob) for glob in grid.matrices))
+    return tuple(name for name in present if any(fnmatchcase(name, glob) for glob in globs))

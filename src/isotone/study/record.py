@@ -1,4 +1,4 @@
-"""One run of a study, as the line that is kept of it."""
+"""One run of a study, and the record that is kept of it as a line of JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,36 @@ UNEDITED, EDITED = "unedited", "edited"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What all runs of one directory of results share; files by name, their content by hash.
+    """What all runs in one directory of results share.
 
-    model_hash: of what was given as the model: see evaluate.provenance, or the digest of a
-    clustered directory. n_threads: of torch in each worker; sums may depend on it in their last
-    digits, so it is told, but results of different numbers may stand together.
+    Files go by their names, and what is in them by hashes.
+
+    Attributes
+    ----------
+    model : str
+        The name of the model's directory, or a hub id.
+    model_hash : str
+        The hash of a dense model (see `isotone.evaluation.provenance`), or the digest of a
+        clustered directory.
+    text : str
+        The name of the text's file.
+    text_hash : str
+        The SHA-256 of the text.
+    context : int
+        The tokens of a window.
+    windows : int
+        The number of windows.
+    clustering : dict
+        The arguments for `isotone.compress`; empty for a model that was clustered already.
+    dtype : str
+        The dtype that the model runs in.
+    device : str
+        The device that the model runs on, as torch names it.
+    isotone, torch, transformers, numpy : str
+        The versions of the packages.
+    n_threads : int
+        The threads of torch in each worker. The last digits of sums may depend on it, so it is
+        recorded, but results of different numbers of threads may stand together.
     """
 
     model: str
@@ -34,15 +59,39 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What is edited, and how.
+class StudyRun:
+    """What one run edits, and how.
 
-    grid: of the plan, by name. protocol: see protocols.PROTOCOLS. k: of the clustering; 0 for one
-    that was given as it is. layers: edited, in the order in which they were replaced. types: of
-    matrices, as they are called within a layer. edit, parameters, correction: see edits.EDITS and
-    affine.CORRECTIONS. at_error: the relative error it is scaled down to, or None. order: of
-    progressive replacement, else None. tasks: of lm-eval. until: times the unedited perplexity at
-    which a progressive sequence ends, or None; it does not change what the run is.
+    Attributes
+    ----------
+    grid : str
+        The name of the plan's grid.
+    protocol : str
+        One of `isotone.study.plan.PROTOCOLS`.
+    k : int
+        The K of the clustering.
+    layers : tuple of int
+        The edited layers, in the order in which they were replaced.
+    types : tuple of str
+        The types of the edited matrices: what they are called within a layer.
+    edit : str
+        The name of the edit, one of `isotone.study.EDITS`.
+    parameters : dict of str to float
+        The edit's parameters.
+    at_error : float or None
+        The relative error that the edit is scaled down to; None for the edit as it is.
+    correction : str
+        The name of the correction, one of `isotone.study.CORRECTIONS`.
+    order : str or None
+        The order of a progressive replacement: "first", "last" or "random"; None for other
+        protocols.
+    seed : int
+        The seed of what is drawn.
+    tasks : tuple of str
+        The tasks of lm-eval that are run, by name or file.
+    until : float or None
+        The multiple of the unedited perplexity at which a progressive sequence ends. It does not
+        change what the run is, so runs are compared without it.
     """
 
     grid: str
@@ -62,11 +111,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Drift:
-    """The residual stream after each layer, [layers] each, None where it is not finite.
+    """How an edit changed the residual stream: an entry for each layer, None if not finite.
 
-    rms, mean: over all its entries. growth: of each token's RMS, edited by unedited, the geometric
-    mean over tokens, which a few tokens of enormous norm do not rule. cosine: of each token's
-    stream to the unedited one's, the mean over tokens.
+    Attributes
+    ----------
+    rms, mean : list of float or None
+        The root mean square and the mean over all entries of the stream.
+    growth : list of float or None
+        The RMS of each token, edited over unedited: the geometric mean over tokens, which a few
+        tokens of enormous norm do not dominate.
+    cosine : list of float or None
+        The cosine of each token's stream to the unedited stream, the mean over tokens.
     """
 
     rms: list[float | None]
@@ -76,22 +131,52 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """A run and what was measured.
 
-    kind: UNEDITED (run is None) or EDITED. k: of the clustering. clustering_hash: of its manifest.
-    keeps: what the edit declares to keep. n_matrices, n_weights: that were edited.
-    spearman, kendall, mean_shift, scale: means over the edited matrices, see study.comparison.
-    relative_error, cosine: of all edited weights together; None for any of these that is infinite.
-    perplexity, loss, kl, top1_agreement: the last two against the unedited clustered model; None
-    where no finite number came, as from a collapsed model. unedited_perplexity: of the same
-    windows. tasks: scores by task and measure. seconds: of the whole run, the edit included.
+    Attributes
+    ----------
+    kind : str
+        `UNEDITED`, where `run` is None, or `EDITED`.
+    k : int
+        The K of the clustering.
+    clustering_hash : str
+        The digest of the clustered directory.
+    run : StudyRun or None
+        What was edited; None for the unedited model.
+    keeps : tuple of str
+        What the edit declares to keep: some of "order", "signs" and "values".
+    n_matrices, n_weights : int
+        The numbers of edited matrices and weights.
+    spearman, kendall, mean_shift, scale : float or None
+        Means over the edited matrices of the measures of `isotone.study.CodebookComparison`; None
+        where infinite.
+    relative_error, cosine : float or None
+        The same measures of all edited weights together; None where infinite.
+    perplexity, loss : float or None
+        Of the edited model; the loss in nats per token. None where no finite number came, as from a
+        collapsed model.
+    kl, top1_agreement : float or None
+        The divergence in nats per token, and the fraction of tokens whose most likely next token is
+        the same, against the unedited clustered model; None likewise.
+    unedited_perplexity : float
+        The perplexity of the unedited clustered model on the same windows.
+    n_tokens : int
+        The number of scored tokens.
+    drift : Drift
+        How the residual stream changed.
+    tasks : dict
+        The scores by task and measure.
+    seconds : float
+        The duration of the whole run, the edit included.
+    provenance : Provenance
+        What all runs of these results share.
     """
 
     kind: str
     k: int
     clustering_hash: str
-    run: Run | None
+    run: StudyRun | None
     keeps: tuple[str, ...]
     n_matrices: int
     n_weights: int
@@ -113,13 +198,24 @@ class Record:
     provenance: Provenance
 
 
-def parse_record(content: dict[str, Any]) -> Record:
-    """A record from the object of its line; raises KeyError or TypeError for any other."""
+def parse_record(content: dict[str, Any]) -> StudyRecord:
+    """Make a record of the object of its line.
+
+    Parameters
+    ----------
+    content : dict
+        The object, as `json.loads` gives it.
+
+    Returns
+    -------
+    StudyRecord
+        The record. An object of another kind raises KeyError or TypeError.
+    """
     run: Any = content["run"]
     if run is not None:
         fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in run.items()}
-        run = Run(**fields)
-    return Record(
+        run = StudyRun(**fields)
+    return StudyRecord(
         **content
         | {
             "run": run,

@@ -1,4 +1,4 @@
-"""Run a plan: every run is measured once, kept as a line, and gone on with after a kill."""
+"""Runs a plan: every run is measured once and kept as a line, and a killed study continues."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from isotone.engine.tasks import Engine, Team
 from isotone.errors import InputError
 from isotone.evaluation.journal import Journal
 from isotone.evaluation.provenance import difference
+from isotone.study.inputs import StudyInputs, drop_clusterings, places_in
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
-from isotone.study.record import Provenance, Record, Run, parse_record
-from isotone.study.sources import Sources, drop_clusterings, places_in
+from isotone.study.record import Provenance, StudyRecord, StudyRun, parse_record
 from isotone.study.worker import Measurer, Task
 
 RUNS_FILE = "runs.jsonl"
@@ -24,10 +24,20 @@ RUNS_FILE = "runs.jsonl"
 
 @dataclass(frozen=True)
 class StudySummary:
-    """What a study has come to.
+    """What has been measured of a plan.
 
-    n_total: runs of the plan. n_done: of these, measured. n_skipped: of these, left out, since
-    their sequence had passed `until`. n_measured: by this call. seconds: of this call.
+    Attributes
+    ----------
+    n_done : int
+        The runs of the plan that are measured.
+    n_total : int
+        All runs of the plan.
+    n_skipped : int
+        The runs that are left out, since their sequence passed `until`.
+    n_measured : int
+        The records that this call added, those of unedited models included.
+    seconds : float
+        The duration of this call.
     """
 
     n_done: int
@@ -50,31 +60,66 @@ def run_study(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> StudySummary:
-    """Measure every run of a plan that `results` does not hold yet.
+    """Measure every run of a plan that the results do not hold yet.
 
-    model: a dense model directory or hub id, which is clustered as the plan says, below `results`;
-    or a clustered directory, which is taken as it is, whatever k the plan names. text, dtype,
-    device: as evaluate takes them. workers: processes, each of which loads the model; they share
-    the cores. engine: where to work, instead of in those; then all its workers must see `model` and
-    `results`. overwrite: drop first what `results` holds.
-    Raises InputError, FormatError and MissingExtraError, what can be known early before anything
-    is measured. Cost: for each run, a forward pass from the first edited layer on.
+    Parameters
+    ----------
+    plan : Plan
+        The plan, see `read_plan`.
+    results : str or Path
+        The directory of the results, new or of the same study. It holds runs.jsonl, and the
+        clusterings of a dense model.
+    model : str or Path
+        A dense model directory or a hub id, which is clustered as the plan says; or a clustered
+        directory, which is taken as it is, whatever K the plan names.
+    text : str or Path
+        A UTF-8 file to score, or "builtin" for the text that Python ships.
+    workers : int
+        The number of processes. Each loads the model, and they share the cores.
+    engine : Engine, optional
+        Where to run instead of in processes of this machine; all its workers must see the model and
+        the results.
+    dtype, device : str
+        What the model runs in and on, as `isotone.evaluate` takes them.
+    overwrite : bool
+        Whether to drop first what the directory holds.
+    progress : Progress, optional
+        Told about every step and run.
+
+    Returns
+    -------
+    StudySummary
+        What has been measured.
+
+    Raises
+    ------
+    InputError
+        If the plan, the model or the text cannot work, or if the directory holds another study;
+        whatever can be known early is refused before anything is measured.
+    FormatError
+        If a clustered directory is damaged.
+    MissingExtraError
+        If the plan has tasks, and lm-eval is not installed.
+
+    Notes
+    -----
+    Each run costs a forward pass over the windows from its first edited layer on.
     """
     started = time.monotonic()
     progress, results = progress or Silent(), Path(results).absolute()
     engine = engine or LocalEngine(workers)
-    sources = Sources.open(plan, model, text, engine, dtype, device, progress)
-    sources.refuse_inside(results)
+    inputs = StudyInputs.open(plan, model, text, engine, dtype, device, progress)
+    inputs.refuse_inside(results)
     with Journal.open(results, RUNS_FILE, parse_record, "isotone study") as journal:
-        _take_up(journal, sources.provenance, overwrite=overwrite)
-        clusterings = sources.clusterings(results, engine, progress)
-        manifest = sources.manifest(clusterings)
-        sequences = expand(sources.plan, list(clusterings), places_in(manifest))
-        arguments = (clusterings, sources.windows, sources.provenance)
+        _take_up(journal, inputs.provenance, overwrite=overwrite)
+        clusterings = inputs.clusterings(results, engine, progress)
+        manifest = next(iter(clusterings.values())).manifest  # names and shapes are those of each
+        sequences = expand(inputs.plan, list(clusterings), places_in(manifest))
+        arguments = (clusterings, inputs.windows, inputs.provenance)
         todo = _unmeasured(sequences, list(clusterings), journal.records)
         n_before = len(journal.records)
         if todo:
-            with engine.start(Measurer, arguments, progress, sources.needs(manifest)) as team:
+            with engine.start(Measurer, arguments, progress, inputs.needs(manifest)) as team:
                 _measure(team, todo, journal, progress)
         done = _by_run(journal.records)
         n_done = sum(_key(run) in done for sequence in sequences for run in sequence)
@@ -84,7 +129,7 @@ def run_study(
     return StudySummary(n_done, n_total, n_total - n_done, n_measured, seconds)
 
 
-def _take_up(journal: Journal[Record], provenance: Provenance, *, overwrite: bool) -> None:
+def _take_up(journal: Journal[StudyRecord], provenance: Provenance, *, overwrite: bool) -> None:
     """Refuse, or drop, what was measured on something else."""
     others = [record for record in journal.records if record.provenance != provenance]
     if others and not overwrite:
@@ -99,15 +144,15 @@ def _take_up(journal: Journal[Record], provenance: Provenance, *, overwrite: boo
 
 
 def _measure(
-    team: Team[Task, Record],
+    team: Team[Task, StudyRecord],
     todo: Sequence[Sequence[Task]],
-    journal: Journal[Record],
+    journal: Journal[StudyRecord],
     progress: Progress,
 ) -> None:
     progress.begin("measuring", sum(map(len, todo)), unit="runs")
     left = {_key(task[1]): len(s) - at for s in todo for at, task in enumerate(s, 1) if task[1]}
 
-    def goes_on(task: Task, record: Record) -> bool:
+    def goes_on(task: Task, record: StudyRecord) -> bool:
         if task[1] is None or not _passed(task[1], record):
             return True
         progress.advance(left[_key(task[1])])
@@ -120,9 +165,9 @@ def _measure(
 
 
 def _unmeasured(
-    sequences: Sequence[RunSequence], k: Sequence[int], records: Sequence[Record]
+    sequences: Sequence[RunSequence], k: Sequence[int], records: Sequence[StudyRecord]
 ) -> list[list[Task]]:
-    """What is left of each sequence, after the unedited model of each k."""
+    """Return what is left of each sequence, after the unedited model of each K."""
     done = _by_run(records)
     unedited = {record.k for record in records if record.run is None}
     rests = [_rest(sequence, done) for sequence in sequences]
@@ -133,7 +178,7 @@ def _unmeasured(
     return todo
 
 
-def _rest(sequence: RunSequence, done: Mapping[str, Record]) -> list[Run]:
+def _rest(sequence: RunSequence, done: Mapping[str, StudyRecord]) -> list[StudyRun]:
     rest = []
     for run in sequence:
         record = done.get(_key(run))
@@ -144,23 +189,23 @@ def _rest(sequence: RunSequence, done: Mapping[str, Record]) -> list[Run]:
     return rest
 
 
-def _passed(run: Run, record: Record) -> bool:
-    """Whether the rest of a sequence is left out."""
+def _passed(run: StudyRun, record: StudyRecord) -> bool:
+    """Return whether the rest of a sequence is left out after a record."""
     if run.until is None:
         return False
     return record.perplexity is None or record.perplexity > run.until * record.unedited_perplexity
 
 
-def _by_run(records: Sequence[Record]) -> dict[str, Record]:
+def _by_run(records: Sequence[StudyRecord]) -> dict[str, StudyRecord]:
     return {_key(record.run): record for record in records if record.run is not None}
 
 
-def _key(run: Run) -> str:
-    """Runs are not hashable, and their texts tell them apart."""
+def _key(run: StudyRun) -> str:
+    """Return a text that tells runs apart: they hold dicts, so they are not hashable."""
     return repr(run)
 
 
-def _shown(record: Record) -> str:
+def _shown(record: StudyRecord) -> str:
     run = record.run
     if run is None:
         return f"unedited perplexity {record.unedited_perplexity:.2f}"

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
+from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.engine.progress import Progress
 from isotone.models.text import Tokens
-from isotone.study.record import Provenance, Record, Run
-from isotone.study.subject import Subject
+from isotone.study.record import Provenance, StudyRecord, StudyRun
+from isotone.study.studied_model import StudiedModel
 
-Task: TypeAlias = tuple[int, Run | None]
+Task: TypeAlias = tuple[int, StudyRun | None]
 """The k of a clustering, and what to do to it; None for nothing."""
 
 
 class Measurer:
-    """The last model stays loaded: tasks come in the order of their clusterings."""
+    """Measures runs, one after the other; the last model stays loaded.
+
+    Tasks come in the order of their clusterings, so each model is loaded once.
+
+    Parameters
+    ----------
+    clusterings : dict of int to CompressedDirectory
+        The clustered directories by K.
+    windows : int64 array, `[n, context]`
+        The token ids to score.
+    provenance : Provenance
+        What all records of the study share.
+    """
 
     def __init__(
-        self, clusterings: Mapping[int, Path], windows: Tokens, provenance: Provenance
+        self,
+        clusterings: Mapping[int, CompressedDirectory],
+        windows: Tokens,
+        provenance: Provenance,
     ) -> None:
         torch.set_num_threads(provenance.n_threads)
         self._clusterings, self._windows, self._provenance = clusterings, windows, provenance
-        self._subject: Subject | None = None
+        self._model: StudiedModel | None = None
 
-    def __call__(self, task: Task, _progress: Progress) -> Record:
+    def __call__(self, task: Task, _progress: Progress) -> StudyRecord:
         k, run = task
-        if self._subject is None or self._subject.k != k:
-            self._subject = None  # goes before the next one comes
-            self._subject = Subject(self._clusterings[k], k, self._windows, self._provenance)
-        return self._subject.unedited() if run is None else self._subject.measure(run)
+        if self._model is None or self._model.k != k:
+            self._model = None  # goes before the next one comes
+            self._model = StudiedModel(self._clusterings[k], k, self._windows, self._provenance)
+        return self._model.unedited() if run is None else self._model.measure(run)

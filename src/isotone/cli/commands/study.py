@@ -14,7 +14,7 @@ from isotone.cli.options import Address, Cores, Device, Dtype, EngineName, Json,
 from isotone.cli.tables import plain_table
 
 if TYPE_CHECKING:
-    from isotone.study.run import StudySummary
+    from isotone.study import StudySummary
 
 # isotone.study imports torch, which takes seconds, so the commands import it when they run.
 
@@ -66,8 +66,7 @@ def run(
     A study that was stopped goes on where it stopped.
     """
     hide_foreign_bars()
-    from isotone.study.plan import read_plan
-    from isotone.study.run import run_study
+    from isotone.study import read_plan, run_study
 
     with at_work(engine, address, cores, workers) as (progress, opened):
         summary = run_study(
@@ -100,9 +99,7 @@ def _print_summary(results: Path, summary: StudySummary) -> None:
 @app.command("list")
 def list_plans(json: Json = False) -> None:
     """List plans that ship, and the edits that plans can name."""
-    from isotone.study.affine import CORRECTIONS
-    from isotone.study.edits import EDITS
-    from isotone.study.plan import plans
+    from isotone.study import CORRECTIONS, EDITS, plans
 
     shipped = plans()
     if json:
