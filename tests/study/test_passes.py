@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import isotone
 from isotone.evaluation.scoring import logits_of
-from isotone.models.layers import blocks
+from isotone.models.layers import find_layers
 from isotone.models.swap import hold_ranks, swapped
 from isotone.study.matrices import edit_matrices
 from isotone.study.passes import Passes
@@ -27,7 +27,7 @@ def test_drift_is_that_of_the_hidden_states(studied_model):
         captured = []
         hooks = [
             block.register_forward_hook(lambda *call: captured.append(call[2].double()))
-            for block in blocks(its._model)
+            for block in find_layers(its._model)
         ]
         logits_of(its._model, tokens)
         edited = edit_matrices(run, its._matrices)

@@ -24,7 +24,7 @@ from isotone.calibration.route import HasActive, LayerDone, LayerRun, NotLayerwi
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.errors import InputError
 from isotone.models.language_model.load import default_device
-from isotone.models.layers import blocks
+from isotone.models.layers import find_layers
 from isotone.models.lazy.loading_tensor import Loading
 from isotone.models.lazy.stored import stored_weights
 
@@ -138,7 +138,7 @@ class PartitionedModel:
             raise NotLayerwiseError("its weights are stored quantized")
         try:
             model = load_model(source, stored_weights(source))
-            parts = cls(model, blocks(model))
+            parts = cls(model, find_layers(model))
         except InputError as error:
             raise NotLayerwiseError(str(error)) from error
         parts._refuse_shared()

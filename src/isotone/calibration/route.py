@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from isotone.models.layers import replaced_layers
 from isotone.models.lazy.expression import replaced
 
 
@@ -97,15 +98,12 @@ class LayerRun:
         """
         self._observer.active = self._number == 0
         with ExitStack() as undo:
-            for position, layer in enumerate(layers[: self._number]):
-                if "forward" in vars(layer):  # as hooks of accelerate leave it
-                    undo.callback(setattr, layer, "forward", vars(layer)["forward"])
-                else:
-                    undo.callback(delattr, layer, "forward")
-                layer.forward = self._stand_in(position)
+            before = range(len(layers[: self._number]))
+            stand_ins = {position: self._stand_in(position) for position in before}
+            undo.enter_context(replaced_layers(layers, stand_ins))
             for layer in layers[self._number : self._number + 1]:
-                before = layer.register_forward_pre_hook(self._check_inputs, with_kwargs=True)
-                undo.callback(before.remove)
+                check = layer.register_forward_pre_hook(self._check_inputs, with_kwargs=True)
+                undo.callback(check.remove)
                 undo.callback(layer.register_forward_hook(self._take_output).remove)
             yield
         if layers and self._next != len(layers):

@@ -8,8 +8,7 @@ place of those layers, and only the rest is computed. The results are the same t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ from isotone.evaluation.comparison import (
     joined,
 )
 from isotone.evaluation.scoring import batch_size, logits_of, scoring_mode
-from isotone.models.layers import blocks
+from isotone.models.layers import find_layers, replaced_layers
 from isotone.models.lazy.expression import replaced
 from isotone.models.text import Tokens
 from isotone.study.record import Drift
@@ -70,7 +69,7 @@ class Passes:
         self, model: PreTrainedModel, windows: Tokens, progress: Progress | None = None
     ) -> None:
         """Run the unedited model once."""
-        self._model, self._blocks = model, blocks(model)
+        self._model, self._blocks = model, find_layers(model)
         progress = progress or Silent()
         progress.begin("running the unedited model", windows.size, unit="tokens")
         self._batches = []
@@ -108,7 +107,8 @@ class Passes:
             sums[:n_skipped] += batch.sums[:n_skipped]
             with ExitStack() as stack:
                 stack.enter_context(scoring_mode(self._model))
-                stack.enter_context(_standing_in(self._blocks[:n_skipped], batch.outputs))
+                kept = {n: _giving(batch.outputs[n]) for n in range(n_skipped)}
+                stack.enter_context(replaced_layers(self._blocks, kept))
                 for number in range(n_skipped, self.n_layers):
                     hook = _adding(batch.outputs[number], sums[number])
                     stack.callback(self._blocks[number].register_forward_hook(hook).remove)
@@ -131,19 +131,6 @@ class Passes:
                 )
             sums = np.stack([_sums(_stream(output), _stream(output)) for output in outputs])
         return _Batch(outputs, expected, sums)
-
-
-@contextmanager
-def _standing_in(skipped: Sequence[nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
-    """Let layers give the outputs that they gave before, whatever they are called with."""
-    with ExitStack() as undo:
-        for block, output in zip(skipped, outputs, strict=False):
-            if "forward" in vars(block):  # as accelerate's hooks leave it
-                undo.callback(setattr, block, "forward", vars(block)["forward"])
-            else:
-                undo.callback(delattr, block, "forward")
-            block.forward = _giving(output)
-        yield
 
 
 def _giving(output: Any) -> Any:
