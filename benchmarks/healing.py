@@ -90,7 +90,7 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     from accelerate import Accelerator
 
     import isotone as package
-    from isotone.checkpoint.compressed.reader import CompressedDirectory
+    from isotone.checkpoint.opening import open_compressed
     from isotone.healing.loss import cross_entropy
     from isotone.healing.settings import Settings
     from isotone.healing.text import split
@@ -105,7 +105,7 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     files = open_files(smollm2_dense())
     dense, teacher = load_model(files), load_model(files)
     student = load_model(open_files(base), residency="packed")
-    manifest = CompressedDirectory.open(base).manifest
+    manifest = open_compressed(base).manifest
     trainable = open_for_training(student, manifest, ["codebook"], "keep")
     text = split(encode(files.tokenizer, read_text(train)), 512, train)
     healing = Training(Accelerator(cpu=True), student, teacher, trainable, text, Settings())

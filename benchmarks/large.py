@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inputs.synthetic_llama import SIZES
-from isotone.checkpoint.compressed.decode import restored
-from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.compressed.decode import decode_checked
+from isotone.checkpoint.opening import open_compressed
 from isotone.models.open_source import open_source
 from measuring.command import Run, isotone
 from measuring.disk import drop_cache, read_seconds, write_seconds
@@ -111,12 +111,12 @@ def measure(source: Path, ks: Sequence[int], work: Path) -> list[Case]:
 
 def _decode_seconds(directory: Path) -> float:
     """Restore every tensor on one core, hashes checked as in every command; writes nothing."""
-    opened = CompressedDirectory.open(directory)
+    opened = open_compressed(directory)
     records = [*opened.manifest.clustered, *opened.manifest.kept]
     started = time.thread_time()
     for record in records:
         if record.file:
-            for _ in restored(opened, record):
+            for _ in decode_checked(opened, record):
                 pass
     return time.thread_time() - started
 

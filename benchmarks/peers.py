@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.source import Source
 from isotone.core.float_format import FloatFormat
 from isotone.models.open_source import open_source
@@ -64,7 +64,7 @@ def run_isotone(model: Path, tensors: list[TensorInfo], options: tuple[str, ...]
 
 def isotone_distortions(source: Source, directory: Path) -> Distortions:
     """From the ranks and the float32 codebooks in isotone's files."""
-    opened = CompressedDirectory.open(directory)
+    opened = open_compressed(directory)
     by_name = {tensor.name: tensor for tensor in source.tensors}
     found = {}
     for record in opened.manifest.clustered:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isotone.checkpoint.compressed.manifest import hash_file
+from isotone.checkpoint.compressed.file_record import hash_file
 from measuring.command import Run, isotone
 from measuring.disk import drop_cache
 from measuring.tables import print_table, write_results

@@ -13,7 +13,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from isotone.checkpoint.files.dense_shard import DenseShard
+from isotone.checkpoint.files.safetensors_writer import DenseShard
 from isotone.checkpoint.source.source import Source
 from isotone.models.gguf.source import open_gguf
 

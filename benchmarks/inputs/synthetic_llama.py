@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.files.dense_shard import DenseShard
+from isotone.checkpoint.files.safetensors_writer import DenseShard
 from isotone.checkpoint.files.tensor_info import TensorInfo
 
 DEFAULT = Path(__file__).resolve().parents[2] / "work" / "synthetic-llama"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import Change
-from isotone.checkpoint.overlay.write import write_codebooks, write_complete
-from isotone.checkpoint.staging.staging import Staging
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
+from isotone.checkpoint.overlay.write import write_complete, write_overlay
+from isotone.checkpoint.staging.open import open_staging
 from isotone.core.scales.codes import decode_scales
 from isotone.pipeline.compress import compress
 from tests.builders import second_reader
@@ -53,10 +53,14 @@ def changes(base):
     experts = values["model.0.experts.up"]
     factors = decode_scales(embedding.row_scale) * np.linspace(0.9, 1.1, 40, dtype=np.float32)
     return [
-        Change("model.embed.weight", spread(embedding), row_scale=factors.astype("<f2")),
-        Change("model.0.half.weight", row_scale=decode_scales(half.row_scale) * np.float32(1.01)),
-        Change("model.0.experts.up", spread(experts), column_scale=experts.column_scale[:, ::-1]),
-        Change("model.norm.weight", kept=Bf16(1 + weights(40, seed=35)).patterns.tobytes()),
+        TensorOverlay("model.embed.weight", spread(embedding), row_scale=factors.astype("<f2")),
+        TensorOverlay(
+            "model.0.half.weight", row_scale=decode_scales(half.row_scale) * np.float32(1.01)
+        ),
+        TensorOverlay(
+            "model.0.experts.up", spread(experts), column_scale=experts.column_scale[:, ::-1]
+        ),
+        TensorOverlay("model.norm.weight", kept=Bf16(1 + weights(40, seed=35)).patterns.tobytes()),
     ]
 
 
@@ -86,9 +90,9 @@ def main():
                 "*.experts.up:k=16",
             ],
         )
-    base = CompressedDirectory.open(GOLDEN / "base")
-    for name, write in (("codebooks", write_codebooks), ("complete", write_complete)):
-        with Staging.open(GOLDEN / name, {}, overwrite=False) as staging:
+    base = open_compressed(GOLDEN / "base")
+    for name, write in (("codebooks", write_overlay), ("complete", write_complete)):
+        with open_staging(GOLDEN / name, {}, overwrite=False) as staging:
             write(base, changes(base), staging, {"golden": {"seed": 35}})
             staging.publish()
     dense = second_reader.read_directory(GOLDEN / "codebooks")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.core.movement import Movement
 from isotone.errors import InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.inspect import inspect, inspect_tensor
 from tests.builders.checkpoints import tree
-from tests.builders.recoding import make_pair, values_of, write
+from tests.builders.overlays import make_pair, values_of, write
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_a_decompression_is_not_taken_up_with_another_base(pair, tmp_path, monke
 
 
 def test_stacks_print_every_matrix(pair, tmp_path, isotone):
-    change = Change("b.experts", np.float32([[0, 1, 2], [3, 4, 5]]))
+    change = TensorOverlay("b.experts", np.float32([[0, 1, 2], [3, 4, 5]]))
     write(pair.base, tmp_path / "out", [change])
     rows = isotone("inspect", tmp_path / "out", "--tensor", "b.experts").out.splitlines()
     places = [tuple(row.strip("│").split("│")[:2]) for row in rows if row.startswith("│ ")]

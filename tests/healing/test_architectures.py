@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
 import isotone
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import fitted
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import fit_overlay
 from isotone.engine.progress import Silent
 from isotone.healing.settings import Settings
 from isotone.healing.text import HealingText
@@ -30,7 +30,7 @@ def test_every_kind_of_model_is_healed(kind, tmp_path):
         dtype=torch.float32,
         quantization_config=IsotoneConfig(residency="packed"),
     ).eval()
-    directory = CompressedDirectory.open(tmp_path / "clustered")
+    directory = open_compressed(tmp_path / "clustered")
     trainable = open_for_training(student, directory.manifest, ["codebook"], "keep")
     assert {weight.name for weight in trainable.weights} == {
         record.name for record in directory.manifest.clustered
@@ -46,7 +46,7 @@ def test_every_kind_of_model_is_healed(kind, tmp_path):
         assert not torch.equal(one, other), weight.name
     records = {record.name: record for record in directory.manifest.clustered}
     for change in trainable.changes():
-        assert fitted(change, directory, records[change.name]).record.name == change.name
+        assert fit_overlay(change, directory, records[change.name]).record.name == change.name
 
 
 def codebooks(trainable):

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import isotone as package
-from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import FormatError, InputError
 from isotone.healing import training
 from isotone.healing.order import n_crossed
@@ -105,7 +105,7 @@ def test_people_get_a_table(models, tmp_path, isotone):
 
 
 def test_the_directory_holds_codebooks_that_name_their_base(models, done, isotone):
-    base, opened = (CompressedDirectory.open(at) for at in (models.clustered, done.out))
+    base, opened = (open_compressed(at) for at in (models.clustered, done.out))
     assert opened.base.digest == base.digest
     size = (done.out / "model.safetensors").stat().st_size
     assert size < (models.clustered / "model.safetensors").stat().st_size / 4
@@ -125,7 +125,7 @@ def test_assignments_and_protected_weights_stay(models, done):
             assert n_crossed(other.numpy()) == 0
         else:
             assert torch.equal(one, other), name
-    assert changed == len(CompressedDirectory.open(models.clustered).manifest.clustered)
+    assert changed == len(open_compressed(models.clustered).manifest.clustered)
 
 
 def test_the_figures_are_those_of_what_was_written(models, done):
@@ -259,7 +259,7 @@ def test_free_centroids_may_cross_and_meet_in_what_is_written(models, tmp_path):
     settings = Settings(60, learning_rate=0.1, evaluate_every=60)
     result = healed(models, tmp_path / "out", order="free", settings=settings, full=True)
     assert result.crossings.ever > 0
-    opened = CompressedDirectory.open(tmp_path / "out")
+    opened = open_compressed(tmp_path / "out")
     for record in opened.manifest.clustered:
         values = opened.values(record, opened.packed(record))
         assert n_crossed(values.codebook) == 0
@@ -412,7 +412,7 @@ def test_a_matrix_of_zeros_is_left_alone(tmp_path):
         settings=SETTINGS,
     )
     assert result.improved
-    changed = CompressedDirectory.open(tmp_path / "out").changed
+    changed = open_compressed(tmp_path / "out").changed
     assert changed
     assert not [name for name in changed if "layers.0.self_attn.o_proj" in name]
 

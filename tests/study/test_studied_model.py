@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import InputError
 from isotone.evaluation.run import evaluate
 from isotone.evaluation.scoring import compare
@@ -89,7 +89,7 @@ def test_held_ranks_change_nothing(language_models):
 
 def test_a_model_with_other_layers_than_its_names_say_is_refused(monkeypatch, studied_model):
     its, _, inputs = studied_model
-    clustering = CompressedDirectory.open(its._files.directory)
+    clustering = open_compressed(its._files.directory)
     monkeypatch.setattr(Passes, "n_layers", property(lambda _: 1))
     with pytest.raises(InputError, match="runs through 1 layers"):
         StudiedModel(clustering, 8, inputs.windows, inputs.provenance)

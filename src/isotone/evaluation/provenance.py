@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from isotone.checkpoint.compressed.manifest import hash_file
+from isotone.checkpoint.compressed.file_record import hash_file
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.engine.progress import Progress
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from isotone.checkpoint.overlay.write import write_codebooks, write_complete
+from isotone.checkpoint.overlay.write import write_complete, write_overlay
+from isotone.checkpoint.staging.open import open_staging
 from isotone.checkpoint.staging.staging import Staging, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
@@ -121,7 +122,7 @@ def heal(
     job = {"isotone": version("isotone"), **sources.identity(), **arguments}
     found: list[Staging] = []
     with ExitStack() as stack:
-        staging_of_out = Staging.open(Path(out), job, overwrite=overwrite)
+        staging_of_out = open_staging(Path(out), job, overwrite=overwrite)
         agreed(accelerator, lambda: found.append(stack.enter_context(staging_of_out)))
         staging = found[0] if found else None
         training, trainable = _prepared(
@@ -134,7 +135,7 @@ def heal(
             staging.discard()
             return replace(result, seconds=time.monotonic() - started)
         record = arguments | sources.record() | {"looks": _recorded(result.looks)}
-        write = write_complete if full else write_codebooks
+        write = write_complete if full else write_overlay
         write(sources.clustered, trainable.changes(), staging, {"heal": record}, progress=progress)
         with writing(staging.out):
             staging.publish()

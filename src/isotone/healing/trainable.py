@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from isotone.checkpoint.compressed.manifest import Manifest
-from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.errors import InputError
 from isotone.healing.coordinates import Ascending, Factor, Free, Gain
 from isotone.healing.order import strictly_ascending
@@ -72,12 +72,12 @@ class Trainable:
                 ascending = torch.from_numpy(strictly_ascending(_numpy(weight.codebook)))
                 weight.codebook = ascending.to(weight.device)
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[TensorOverlay]:
         """What was opened, as it is now."""
         opened = [w for w in self.weights if parametrize.is_parametrized(w)]
         norms = self.norms.items()
         return [_change(weight) for weight in opened] + [
-            Change(name, kept=_bytes(norm.value.to(norm.stored))) for name, norm in norms
+            TensorOverlay(name, kept=_bytes(norm.value.to(norm.stored))) for name, norm in norms
         ]
 
 
@@ -174,9 +174,9 @@ def _norms(model: nn.Module, manifest: Manifest) -> Iterator[tuple[str, Norm]]:
             yield full, Norm(module, name, parameter.dtype, TORCH_DTYPES[record.dtype])
 
 
-def _change(weight: ClusteredWeight) -> Change:
+def _change(weight: ClusteredWeight) -> TensorOverlay:
     opened = weight.parametrizations
-    return Change(
+    return TensorOverlay(
         weight.name,
         codebook=strictly_ascending(_numpy(weight.codebook)) if "codebook" in opened else None,
         row_scale=_half(weight, "row_scale") if "row_scale" in opened else None,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.staging.open import open_staging
 from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
@@ -153,7 +154,7 @@ def compress(
     refuse_inside(out, model)
     plan = plan_job(source, selection)
     job = _job(source, selection, target, settings, calibrate)
-    with Staging.open(out, job, overwrite=overwrite) as staging:
+    with open_staging(out, job, overwrite=overwrite) as staging:
         steps = _Compression(plan, staging, engine, progress or Silent())
         if calibrate is not None:
             steps.open_calibration(calibrate)

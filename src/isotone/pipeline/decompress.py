@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isotone.checkpoint.compressed.config import dense_config
-from isotone.checkpoint.compressed.decode import restored
+from isotone.checkpoint.compressed.decode import decode_checked
 from isotone.checkpoint.compressed.manifest import Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.files.dense_shard import DenseShard
 from isotone.checkpoint.files.location import locate, locate_found
+from isotone.checkpoint.files.safetensors_writer import DenseShard
 from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.staging.open import open_staging
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
-from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
+from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, independent
@@ -50,13 +52,13 @@ def decompress(
     """
     started = time.monotonic()
     engine = engine or LocalEngine(n_threads=worker_count(workers))
-    source = CompressedDirectory.open(locate_found(directory))
+    source = open_compressed(locate_found(directory))
     refuse_inside(out, directory)
     shards = source.manifest.by_shard
     job = {"decompress": source.digest}
     progress = progress or Silent()
     progress.begin("decompressing", sum(r.dense_bytes for rs in shards.values() for r in rs))
-    with Staging.open(out, job, overwrite=overwrite) as staging:
+    with open_staging(out, job, overwrite=overwrite) as staging:
         missing = [name for name in shards if staging.record(name) is None]
         done = sum(r.dense_bytes for name in shards if name not in missing for r in shards[name])
         progress.advance(done)
@@ -99,7 +101,7 @@ class _Decompressor:
 
         def write(record: Record) -> int:
             offset = 0
-            for piece in restored(self._source, record):
+            for piece in decode_checked(self._source, record):
                 shard.write(record.name, offset, piece)
                 offset += len(piece)
             return offset

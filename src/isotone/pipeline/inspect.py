@@ -10,6 +10,7 @@ import numpy as np
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
+from isotone.checkpoint.opening import open_compressed
 from isotone.core.movement import Movement
 from isotone.core.values import Values
 from isotone.errors import InputError
@@ -50,7 +51,7 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
     Decodes no ranks. Raises InputError and FormatError.
     """
-    opened = CompressedDirectory.open(locate_found(directory))
+    opened = open_compressed(locate_found(directory))
     reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)
     base = None if opened.base is None else opened.base.path
     return Inspection(reports, opened.manifest.kept, base)
@@ -58,7 +59,7 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
 def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -> TensorReport:
     """Describe one tensor; raises InputError where it is not among the clustered ones."""
-    opened = CompressedDirectory.open(locate_found(directory))
+    opened = open_compressed(locate_found(directory))
     for record in opened.manifest.clustered:
         if name in (record.name, record.name.removesuffix(".weight")):
             return _report(opened, record, n_protected)

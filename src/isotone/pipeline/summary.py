@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote, locate_found, stored_bytes
+from isotone.checkpoint.opening import open_compressed
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CompressSummary:
 
 def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
     """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
-    opened = CompressedDirectory.open(locate_found(directory))
+    opened = open_compressed(locate_found(directory))
     manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)

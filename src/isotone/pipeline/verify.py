@@ -11,17 +11,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.config import dense_config
-from isotone.checkpoint.compressed.decode import restored
-from isotone.checkpoint.compressed.manifest import (
-    MANIFEST_FILE,
-    ClusteredRecord,
-    FileRecord,
-    Record,
-    check_file,
-)
+from isotone.checkpoint.compressed.decode import decode_checked
+from isotone.checkpoint.compressed.file_record import FileRecord, check_file
+from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, ClusteredRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
 from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.source import Source
 from isotone.core.float_format import FloatFormat
 from isotone.engine.local import LocalEngine
@@ -73,7 +69,7 @@ def verify(
     engine = engine or LocalEngine(n_threads=worker_count(workers))
     source = None if against is None else open_source(against)
     try:
-        opened = CompressedDirectory.open(path.absolute())  # workers may be elsewhere
+        opened = open_compressed(path.absolute())  # workers may be elsewhere
     except FormatError as error:
         return Verification((str(error),), 0, 0)
     progress = progress or Silent()
@@ -148,7 +144,7 @@ class _Check:
     def __call__(self, record: Record) -> list[str]:
         try:
             if self.source is None:
-                for _ in restored(self.directory, record):
+                for _ in decode_checked(self.directory, record):
                     pass
                 return []
             return list(self._compare(record, self.source))
@@ -161,7 +157,7 @@ class _Check:
             yield f"{record.name}: the source has no such tensor of {record.dtype} {record.shape}"
             return
         hasher, distortion, start = blake3(), 0.0, 0
-        for piece in restored(self.directory, record):
+        for piece in decode_checked(self.directory, record):
             stop = start + len(piece) * tensor.n_weights // max(tensor.n_bytes, 1)
             dense = source.read(tensor, start, stop)
             hasher.update(dense.data)

@@ -16,6 +16,7 @@ import torch
 
 from isotone.checkpoint.compressed.manifest import Manifest
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.staging import staging
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine, Needs
@@ -167,7 +168,7 @@ class StudyInputs:
                 compress(
                     self.files.directory, out, k=k, **settings, engine=engine, progress=progress
                 )
-            made[k] = CompressedDirectory.open(out)
+            made[k] = open_compressed(out)
         return made
 
     def needs(self, manifest: Manifest) -> Needs:

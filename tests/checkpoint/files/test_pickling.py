@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.local_file import PositionedFile
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import FormatError
 from isotone.models.open_source import open_source
 from tests.builders.checkpoints import safetensors_bytes, weights
@@ -39,7 +39,7 @@ def test_a_pickled_source_reads_the_same_bytes(kind, model, single):
 
 
 def test_a_pickled_compressed_directory_reads_the_same_bytes(compressed):
-    directory = CompressedDirectory.open(compressed)
+    directory = open_compressed(compressed)
     again = pickle.loads(pickle.dumps(directory))
     assert again.manifest == directory.manifest
     for record in directory.manifest.stored:

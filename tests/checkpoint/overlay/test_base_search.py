@@ -8,15 +8,15 @@ import socket
 
 import pytest
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.compressed.sealed_json import claimed_digest
-from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.errors import FormatError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.verify import verify
 from tests.builders import second_reader
 from tests.builders.checkpoints import tree, write_tree
-from tests.builders.recoding import copy_pair, make_pair, write
+from tests.builders.overlays import copy_pair, make_pair, write
 from tests.builders.tampering import forge
 
 
@@ -37,13 +37,13 @@ def digest(directory):
 
 
 def base_of(directory):
-    return CompressedDirectory.open(directory).base.path
+    return open_compressed(directory).base.path
 
 
 def test_the_end_of_a_record_tells_its_digest(pair):
     for directory in (pair.base, pair.healed):
         assert claimed_digest(directory / "isotone.json") == digest(directory)
-        assert CompressedDirectory.open(directory).digest == digest(directory)
+        assert open_compressed(directory).digest == digest(directory)
     assert claimed_digest(pair.base / "config.json") is None
     assert claimed_digest(pair.base) is None
     assert claimed_digest(pair.base / "none") is None
@@ -78,7 +78,7 @@ def test_a_directory_written_through_a_link_finds_its_base(pair, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
     (tmp_path / "base").symlink_to(copy.base)
     out = write(
-        tmp_path / "base", tmp_path / "link" / "out", [Change("norm.weight", kept=bytes(48))]
+        tmp_path / "base", tmp_path / "link" / "out", [TensorOverlay("norm.weight", kept=bytes(48))]
     )
     body = json.loads((out / "isotone.json").read_text())
     assert body["base"]["path"] == "../base"
@@ -103,7 +103,7 @@ def test_the_recorded_path_comes_first(copy):
 def test_what_is_unfinished_or_on_its_way_out_is_no_base(name, copy):
     copy.base.rename(copy.base.with_name(name))
     with pytest.raises(FormatError, match="needs its base"):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
 
 
 # -- another one, or none -------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_another_base_is_refused(pair, copy, tmp_path):
     said += f"{digest(pair.base)[:16]}; {copy.base} has digest {other}; put the base there or "
     said += "beside healed (isotone heal --full writes a directory that needs none)"
     with pytest.raises(FormatError) as refused:
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
     assert str(refused.value) == said
 
 
@@ -156,7 +156,7 @@ def test_a_base_whose_record_was_changed_is_named_unless_there_is_a_good_one(pai
     path = copy.base / "isotone.json"
     path.write_text(path.read_text().replace('"k": 3', '"k": 2', 1))
     with pytest.raises(FormatError, match=r"base/isotone.json: was changed after it was written"):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
     write_tree(copy.base.with_name("zz"), tree(pair.base))
     assert base_of(copy.healed) == copy.base.with_name("zz")
 
@@ -225,7 +225,7 @@ def test_neighbours_neither_stop_nor_mislead(name, copy):
     assert base_of(copy.healed) == copy.base.with_name("renamed")
     copy.base.with_name("renamed").rename(copy.base.with_name("renamed.partial"))
     with pytest.raises(FormatError):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -244,7 +244,7 @@ def test_a_path_anywhere_is_only_looked_at(path, copy):
     assert base_of(copy.healed) == copy.base
     copy.base.rename(copy.base.with_name("gone.partial"))
     with pytest.raises(FormatError, match="needs its base"):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
 
 
 def test_a_folder_that_cannot_be_listed_has_no_neighbours(copy, monkeypatch):
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_listed_has_no_neighbours(copy, monkeypatch):
     assert base_of(copy.healed) == copy.base
     copy.base.rename(copy.base.with_name("renamed"))
     with pytest.raises(FormatError, match="needs its base"):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
 
 
 def test_a_directory_is_not_its_own_base(copy):

@@ -12,9 +12,9 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isotone.checkpoint.compressed.decode import restored
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.compressed.decode import decode_checked
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.errors import FormatError
@@ -22,7 +22,7 @@ from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from tests.builders import second_reader
 from tests.builders.checkpoints import safetensors_bytes, tree, write_tree
-from tests.builders.recoding import copy_pair, make_pair, moved, values_of, write
+from tests.builders.overlays import copy_pair, make_pair, moved, values_of, write
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_it_holds_the_new_arrays_and_copies_of_small_files(pair):
 
 def test_tensors_are_those_of_the_base_with_other_codebooks(pair):
     """The merged view is what `with_codebook` and its like give for the base's tensors."""
-    opened = CompressedDirectory.open(pair.healed)
+    opened = open_compressed(pair.healed)
     changes = {change.name: change for change in pair.changes}
     for record in opened.manifest.clustered:
         reader = opened.base.packed(record)
@@ -71,7 +71,7 @@ def test_tensors_are_those_of_the_base_with_other_codebooks(pair):
                 if getattr(change, side) is not None:
                     values = dataclasses.replace(values, **{side: getattr(change, side)})
         tensor = ClusteredTensor(values, ranks.reshape(record.shape))
-        found = np.concatenate(list(restored(opened, record)))
+        found = np.concatenate([piece.copy() for piece in decode_checked(opened, record)])
         assert found.tobytes() == tensor.dense_bits().tobytes()
         assert record.decoded_hash == blake3(found.data).hexdigest()
         assert (record.distortion is None) == (change is not None)
@@ -97,7 +97,7 @@ def test_the_second_reader_reads_the_same(pair, tmp_path):
 def test_any_ascending_codebook_comes_back_bit_for_bit(pair, tmp_path_factory, values):
     codebook = np.array(sorted(values), np.float32)
     out = tmp_path_factory.mktemp("any") / "out"
-    write(pair.base, out, [Change("c.weight", codebook)], workers=1)
+    write(pair.base, out, [TensorOverlay("c.weight", codebook)], workers=1)
     assert values_of(out, "c.weight").codebook.tobytes() == codebook.tobytes()
     assert verify(out, workers=1).ok
 
@@ -142,10 +142,10 @@ def test_verify_tells_another_source(pair, name, tmp_path):
 def test_a_base_may_be_codebook_only_itself(pair, tmp_path):
     copy = copy_pair(pair, tmp_path)
     tensor = values_of(copy.healed, "a.weight")
-    change = Change("a.weight", moved(tensor, by=0.5))
-    more = Change("c.weight", moved(values_of(copy.healed, "c.weight")))
+    change = TensorOverlay("a.weight", moved(tensor, by=0.5))
+    more = TensorOverlay("c.weight", moved(values_of(copy.healed, "c.weight")))
     write(copy.healed, tmp_path / "again", [change, more])
-    opened = CompressedDirectory.open(tmp_path / "again")
+    opened = open_compressed(tmp_path / "again")
     assert [layer.path for layer in opened.layers] == [tmp_path / "again", copy.healed, copy.base]
     found = verify(tmp_path / "again", against=pair.model)
     assert (found.ok, found.failures, found.n_files) == (True, (), 3 * 4)
@@ -168,9 +168,9 @@ def test_a_base_may_be_codebook_only_itself(pair, tmp_path):
 def test_no_more_than_sixteen_over_one_another(pair, tmp_path):
     below = copy_pair(pair, tmp_path).base
     for n in range(17):
-        change = Change("c.weight", np.float32([0, 1, 2 + n]))
+        change = TensorOverlay("c.weight", np.float32([0, 1, 2 + n]))
         below = write(below, tmp_path / f"layer{n}", [change]) if n < 16 else below
-    CompressedDirectory.open(below)
-    write(below, tmp_path / "last", [Change("c.weight", np.float32([0, 1, 99]))])
+    open_compressed(below)
+    write(below, tmp_path / "last", [TensorOverlay("c.weight", np.float32([0, 1, 99]))])
     with pytest.raises(FormatError, match="is the base of 16 others, and has a base itself"):
-        CompressedDirectory.open(tmp_path / "last")
+        open_compressed(tmp_path / "last")

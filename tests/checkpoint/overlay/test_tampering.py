@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import FormatError
 from isotone.pipeline.decompress import decompress
 from tests.builders import second_reader
 from tests.builders.checkpoints import Bf16, safetensors_bytes
-from tests.builders.recoding import copy_pair, make_pair
+from tests.builders.overlays import copy_pair, make_pair
 from tests.builders.tampering import flips, forge, is_refused, set_value, truncations
 
 
@@ -101,7 +101,7 @@ def test_a_path_too_long_for_any_file_is_no_crash(copy):
     assert not is_refused(copy.healed)  # the base is found beside it
     copy.base.rename(copy.base.parent / "model.partial")
     with pytest.raises(FormatError, match="needs its base"):
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
 
 
 ARRAYS = {
@@ -146,7 +146,7 @@ def test_only_arrays_that_take_a_place_are_accepted(name, copy):
     arrays, said = ARRAYS[name]
     with_arrays(copy.healed, **arrays)
     with pytest.raises(FormatError, match=said) as refused:
-        CompressedDirectory.open(copy.healed)
+        open_compressed(copy.healed)
     assert str(copy.healed / "model.safetensors") in str(refused.value)
 
 

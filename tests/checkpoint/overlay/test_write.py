@@ -10,10 +10,10 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import Change
-from isotone.checkpoint.overlay.write import write_codebooks, write_complete
-from isotone.checkpoint.staging.staging import Staging
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
+from isotone.checkpoint.overlay.write import write_complete, write_overlay
+from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
@@ -21,9 +21,9 @@ from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify
 from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import CLUSTERED, CONFIG, one_of_each, tree, write_model, write_tree
-from tests.builders.recoding import copy_pair, every_change, make_pair, moved, values_of, write
+from tests.builders.overlays import copy_pair, every_change, make_pair, moved, values_of, write
 
-WRITERS = [write_codebooks, write_complete]
+WRITERS = [write_overlay, write_complete]
 
 
 @pytest.fixture(scope="module")
@@ -59,33 +59,63 @@ def holed(value):
 
 
 REFUSED = {
-    "unknown": (Change("z.weight", ascending(3)), "stores no such tensor; for example a.weight"),
-    "nothing": (Change("a.weight"), "nothing was given to change it to"),
-    "bytes for a clustered one": (Change("a.weight", kept=b"x"), "is clustered, and the bytes"),
-    "a codebook for a kept one": (Change("norm.weight", ascending(3)), "was not clustered, and a"),
-    "factors for a kept one": (Change("steps", row_scale=ones(3)), "was not clustered, and fact"),
+    "unknown": (
+        TensorOverlay("z.weight", ascending(3)),
+        "stores no such tensor; for example a.weight",
+    ),
+    "nothing": (TensorOverlay("a.weight"), "no new values were given"),
+    "bytes for a clustered one": (
+        TensorOverlay("a.weight", kept=b"x"),
+        "is clustered, and the bytes",
+    ),
+    "a codebook for a kept one": (
+        TensorOverlay("norm.weight", ascending(3)),
+        "was not clustered, and a",
+    ),
+    "factors for a kept one": (
+        TensorOverlay("steps", row_scale=ones(3)),
+        "was not clustered, and scales",
+    ),
     "too few bytes": (
-        Change("norm.weight", kept=b"x" * 47),
+        TensorOverlay("norm.weight", kept=b"x" * 47),
         r"47 bytes .* expected 48, BF16 \[24\]",
     ),
-    "no bytes": (Change("norm.weight"), "0 bytes were given; expected 48"),
-    "too long": (Change("a.weight", ascending(4)), r"codebook of shape \(4,\).*expected \(3,\)"),
-    "float64": (Change("a.weight", ascending(3, np.float64)), "dtype float64"),
-    "flat for a stack": (Change("b.experts", ascending(6)), r"expected \(2, 3\) float32"),
-    "descending": (Change("a.weight", ascending(3)[::-1]), "does not ascend"),
-    "equal": (Change("a.weight", np.float32([0, 1, 1])), "does not ascend"),
-    "one of a stack": (Change("b.experts", np.float32([[0, 1, 2], [3, 2, 4]])), "does not ascend"),
-    "NaN": (Change("a.weight", holed(np.nan)), "holds NaN or infinity"),
-    "infinity": (Change("a.weight", holed(np.inf)), "holds NaN or infinity"),
-    "factors of none": (Change("c.weight", row_scale=ones(30)), "was clustered without any"),
+    "no bytes": (TensorOverlay("norm.weight"), "0 bytes were given; expected 48"),
+    "too long": (
+        TensorOverlay("a.weight", ascending(4)),
+        r"codebook of shape \(4,\).*expected \(3,\)",
+    ),
+    "float64": (TensorOverlay("a.weight", ascending(3, np.float64)), "dtype float64"),
+    "flat for a stack": (TensorOverlay("b.experts", ascending(6)), r"expected \(2, 3\) float32"),
+    "descending": (TensorOverlay("a.weight", ascending(3)[::-1]), "does not ascend"),
+    "equal": (TensorOverlay("a.weight", np.float32([0, 1, 1])), "does not ascend"),
+    "one of a stack": (
+        TensorOverlay("b.experts", np.float32([[0, 1, 2], [3, 2, 4]])),
+        "does not ascend",
+    ),
+    "NaN": (TensorOverlay("a.weight", holed(np.nan)), "holds NaN or infinity"),
+    "infinity": (TensorOverlay("a.weight", holed(np.inf)), "holds NaN or infinity"),
+    "factors of none": (TensorOverlay("c.weight", row_scale=ones(30)), "was clustered without any"),
     "too many factors": (
-        Change("a.weight", row_scale=ones(41)),
+        TensorOverlay("a.weight", row_scale=ones(41)),
         r"shape \(41,\).*expected \(40,\)",
     ),
-    "factors of ints": (Change("a.weight", row_scale=ones(40, dtype=np.int32)), "dtype int32"),
-    "zero factors": (Change("a.weight", column_scale=0 * ones(40)), "not positive and finite"),
-    "negative factors": (Change("a.weight", column_scale=-ones(40)), "not positive and finite"),
-    "NaN factors": (Change("a.weight", column_scale=np.nan * ones(40)), "not positive and finite"),
+    "factors of ints": (
+        TensorOverlay("a.weight", row_scale=ones(40, dtype=np.int32)),
+        "dtype int32",
+    ),
+    "zero factors": (
+        TensorOverlay("a.weight", column_scale=0 * ones(40)),
+        "not positive and finite",
+    ),
+    "negative factors": (
+        TensorOverlay("a.weight", column_scale=-ones(40)),
+        "not positive and finite",
+    ),
+    "NaN factors": (
+        TensorOverlay("a.weight", column_scale=np.nan * ones(40)),
+        "not positive and finite",
+    ),
 }
 
 
@@ -102,12 +132,12 @@ def test_what_does_not_fit_is_refused_by_name(name, by, pair, tmp_path):
 
 @pytest.mark.parametrize("by", WRITERS)
 def test_a_tensor_changed_twice_is_refused(by, pair, tmp_path):
-    with pytest.raises(InputError, match=r"^a\.weight: is changed twice"):
+    with pytest.raises(InputError, match=r"^a\.weight: is given twice"):
         write(pair.base, tmp_path / "out", [pair.changes[0], pair.changes[0]], by=by)
 
 
 def test_no_change_at_all_is_refused(pair, tmp_path):
-    with pytest.raises(InputError, match="no change was given"):
+    with pytest.raises(InputError, match="no new values were given"):
         write(pair.base, tmp_path / "out", [])
 
 
@@ -115,10 +145,10 @@ def test_no_change_at_all_is_refused(pair, tmp_path):
 @pytest.mark.parametrize("layer", ["base", "healed"])
 def test_no_layer_is_overwritten_by_what_needs_it(by, layer, pair, tmp_path):
     out = getattr(copy_pair(pair, tmp_path), layer)
-    opened = CompressedDirectory.open(tmp_path / "healed")
+    opened = open_compressed(tmp_path / "healed")
     with (
         pytest.raises(InputError, match="is the model itself or lies in it"),
-        Staging.open(out, {}, overwrite=True) as staging,
+        open_staging(out, {}, overwrite=True) as staging,
     ):
         by(opened, pair.changes, staging, {})
     assert tree(out) == tree(getattr(pair, layer))
@@ -132,7 +162,7 @@ def test_a_damaged_base_is_refused(by, pair, tmp_path):
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(FormatError, match=r"base/model\.safetensors: was changed after"):
-        write(copy.healed, tmp_path / "out", [Change("c.weight", ascending(3))], by=by)
+        write(copy.healed, tmp_path / "out", [TensorOverlay("c.weight", ascending(3))], by=by)
     assert not (tmp_path / "out").exists()
 
 
@@ -143,11 +173,11 @@ def test_factors_may_be_flat_or_have_an_axis_for_the_matrices(tmp_path, sharded)
     shapes = {"flat": (144,), "as it is": (3, 48)}
     for label, shape in shapes.items():
         factors = np.linspace(1, 2, 144, dtype=np.float16).reshape(shape)
-        write(sharded / "base", tmp_path / label, [Change(name, row_scale=factors)])
+        write(sharded / "base", tmp_path / label, [TensorOverlay(name, row_scale=factors)])
         found = values_of(tmp_path / label, name).row_scale
         assert (found.shape, found.tobytes()) == ((3, 48), factors.tobytes())
     matrix = np.linspace(1, 2, 48, dtype=np.float32).reshape(1, 48)
-    write(sharded / "base", tmp_path / "one", [Change("embed.weight", column_scale=matrix)])
+    write(sharded / "base", tmp_path / "one", [TensorOverlay("embed.weight", column_scale=matrix)])
     assert values_of(tmp_path / "one", "embed.weight").column_scale.shape == (48,)
 
 
@@ -176,7 +206,7 @@ def test_arrays_are_aligned_to_their_dtypes(sharded, tmp_path):
 
 
 def test_a_complete_directory_without_changes_repeats_the_shards(sharded, tmp_path, monkeypatch):
-    monkeypatch.setattr("isotone.checkpoint.overlay.rewritten._PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr("isotone.checkpoint.overlay.overlaid._PIECE_BYTES", 1 << 10)
     out = write(sharded / "base", tmp_path / "out", (), by=write_complete)
     found, base = tree(out), tree(sharded / "base")
     assert found.keys() == base.keys()
@@ -190,7 +220,7 @@ def test_a_complete_directory_without_changes_repeats_the_shards(sharded, tmp_pa
 
 def test_a_complete_directory_is_the_codebook_only_one(sharded, tmp_path, monkeypatch):
     """Whether it is made of the changes, or of the directory that holds them."""
-    monkeypatch.setattr("isotone.checkpoint.overlay.rewritten._PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr("isotone.checkpoint.overlay.overlaid._PIECE_BYTES", 1 << 10)
     changes = every_change(sharded / "base")
     assert {change.name for change in changes} == {
         *CLUSTERED,
@@ -212,7 +242,7 @@ def test_a_complete_directory_is_the_codebook_only_one(sharded, tmp_path, monkey
 
 def test_what_is_recorded_of_a_complete_directory(pair, tmp_path):
     out = write(pair.healed, tmp_path / "out", (), by=write_complete)
-    opened, merged = CompressedDirectory.open(out), CompressedDirectory.open(pair.healed)
+    opened, merged = open_compressed(out), open_compressed(pair.healed)
     assert (opened.base, opened.changed) == (None, frozenset())
     for record, other in zip(opened.manifest.clustered, merged.manifest.clustered, strict=True):
         n_bytes = sum(array.n_bytes for array in opened.arrays(record))
@@ -224,7 +254,7 @@ def test_what_is_recorded_of_a_complete_directory(pair, tmp_path):
 
 
 def test_changes_on_top_of_changes(pair, tmp_path):
-    change = Change("b.experts", moved(values_of(pair.healed, "b.experts"), by=0.2))
+    change = TensorOverlay("b.experts", moved(values_of(pair.healed, "b.experts"), by=0.2))
     out = write(pair.healed, tmp_path / "out", [change], by=write_complete)
     assert values_of(out, "b.experts").codebook.tobytes() == change.codebook.tobytes()
     before = values_of(pair.healed, "a.weight").codebook
@@ -234,11 +264,11 @@ def test_changes_on_top_of_changes(pair, tmp_path):
 
 def test_complete_directories_can_be_bases(pair, tmp_path):
     complete = write(pair.healed, tmp_path / "complete", (), by=write_complete)
-    change = Change("norm.weight", kept=bytes(48))
+    change = TensorOverlay("norm.weight", kept=bytes(48))
     out = write(complete, tmp_path / "out", [change])
     assert verify(out, against=pair.model).ok
-    (record,) = (r for r in CompressedDirectory.open(out).manifest.kept if r.name == "norm.weight")
-    (base,) = (r for r in CompressedDirectory.open(complete).manifest.kept if "norm" in r.name)
+    (record,) = (r for r in open_compressed(out).manifest.kept if r.name == "norm.weight")
+    (base,) = (r for r in open_compressed(complete).manifest.kept if "norm" in r.name)
     assert record.source_hash == base.source_hash
     assert len({record.source_hash, record.decoded_hash, base.decoded_hash}) == 3
 
@@ -247,7 +277,9 @@ def test_an_older_format_can_be_a_base(tmp_path):
     from tests.checkpoint.compressed.test_golden import GOLDEN
 
     write_tree(tmp_path / "v1", tree(GOLDEN / "v1" / "compressed"))
-    change = Change("model.embed.weight", moved(values_of(tmp_path / "v1", "model.embed.weight")))
+    change = TensorOverlay(
+        "model.embed.weight", moved(values_of(tmp_path / "v1", "model.embed.weight"))
+    )
     for by in WRITERS:
         out = write(tmp_path / "v1", tmp_path / by.__name__, [change], by=by)
         assert verify(out).ok

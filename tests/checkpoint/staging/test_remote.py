@@ -8,8 +8,8 @@ from importlib import import_module
 
 import pytest
 
+from isotone.checkpoint.staging.open import open_staging
 from isotone.checkpoint.staging.scratch import new_scratch
-from isotone.checkpoint.staging.staging import Staging
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
@@ -17,7 +17,7 @@ from isotone.pipeline.verify import verify
 from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import CONFIG, Bf16, tree, weights, write_model
 from tests.builders.object_store import server, store
-from tests.builders.recoding import every_change, write
+from tests.builders.overlays import every_change, write
 
 __all__ = ["server", "store"]  # fixtures
 
@@ -100,7 +100,7 @@ def failing_at(n, monkeypatch, error):
 
 def small_job(out, version, *, overwrite):
     """A result of two parts and three small files, each of which tells its version."""
-    with Staging.open(out, {"version": version}, overwrite=overwrite) as staging:
+    with open_staging(out, {"version": version}, overwrite=overwrite) as staging:
         for name in ("a.safetensors", "b.safetensors"):
             if staging.record(name) is None:
                 scratch = staging.scratch(name)
@@ -185,7 +185,7 @@ def test_what_is_there_is_replaced_only_where_isotone_wrote_it(store, source):
 
 def test_another_job_is_not_mixed_in(store, source):
     out = f"{store.url}/out"
-    with Staging.open(out, {"another": "job"}, overwrite=False):
+    with open_staging(out, {"another": "job"}, overwrite=False):
         pass
     with pytest.raises(InputError, match="unfinished work from another source"):
         compress(source, out)
@@ -195,13 +195,13 @@ def test_another_job_is_not_mixed_in(store, source):
 
 def test_of_two_runs_the_later_goes_on(store):
     out, job = f"{store.url}/out", {"the same": "job"}
-    with Staging.open(out, job, overwrite=False) as first:
+    with open_staging(out, job, overwrite=False) as first:
         mine, late = first.scratch("a"), first.scratch("b")
         for scratch in (mine, late):
             with scratch.writing() as path:
                 path.write_bytes(b"part")
         first.finish("a", mine, {"n": 1})
-        with Staging.open(out, job, overwrite=False) as second:
+        with open_staging(out, job, overwrite=False) as second:
             for stopped in (lambda: first.finish("b", late, {}), first.publish):
                 with pytest.raises(InputError, match=r"another isotone was started .* this one"):
                     stopped()
@@ -213,15 +213,15 @@ def test_of_two_runs_the_later_goes_on(store):
 
 def test_another_job_does_not_stop_the_one_that_runs(store):
     out = f"{store.url}/out"
-    with Staging.open(out, {"a": "job"}, overwrite=False) as running:
-        with pytest.raises(InputError), Staging.open(out, {"b": "job"}, overwrite=False):
+    with open_staging(out, {"a": "job"}, overwrite=False) as running:
+        with pytest.raises(InputError), open_staging(out, {"b": "job"}, overwrite=False):
             pass
         running.publish()
 
 
 def test_an_attempt_is_uploaded_whole_or_not_at_all(store, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Staging.open(f"{store.url}/out", {}, overwrite=False) as staging:
+    with open_staging(f"{store.url}/out", {}, overwrite=False) as staging:
         before = store.tree()
         scratch = pickle.loads(pickle.dumps(new_scratch(staging.directory, "part")))
         with (
@@ -239,7 +239,7 @@ def test_an_attempt_is_uploaded_whole_or_not_at_all(store, tmp_path, monkeypatch
 
 
 def test_what_a_lost_worker_uploads_late_is_in_nobodys_way(store, source):
-    with Staging.open(f"{store.url}/out", {}, overwrite=False) as staging:
+    with open_staging(f"{store.url}/out", {}, overwrite=False) as staging:
         late = staging.scratch("part")
         staging.discard()
     with late.writing() as path:
@@ -249,7 +249,7 @@ def test_what_a_lost_worker_uploads_late_is_in_nobodys_way(store, source):
 
 
 def test_a_part_whose_upload_is_gone_is_not_finished(store):
-    with Staging.open(f"{store.url}/out", {}, overwrite=False) as staging:
+    with open_staging(f"{store.url}/out", {}, overwrite=False) as staging:
         scratch = staging.scratch("part")
         with scratch.writing() as path:
             path.write_bytes(b"part")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isotone.checkpoint.staging.staging import Staging
+from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
@@ -206,7 +206,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(source, tmp_path, mon
 
 def test_two_at_once_are_refused(source, tmp_path):
     with (
-        Staging.open(tmp_path / "out", {"another": "job"}, overwrite=False),
+        open_staging(tmp_path / "out", {"another": "job"}, overwrite=False),
         pytest.raises(InputError, match="another isotone is at work"),
     ):
         compress(source, tmp_path / "out", overwrite=True)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 import isotone
-from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.codec.packed import rank_bits
 from isotone.core.cluster import cluster
 from isotone.core.clustered_tensor import ClusteredTensor
@@ -51,7 +51,7 @@ def load(directory, residency="packed", cls=AutoModelForCausalLM, **options):
 
 
 def clustered_records(directory):
-    return CompressedDirectory.open(directory).manifest.clustered
+    return open_compressed(directory).manifest.clustered
 
 
 # -- whole models ---------------------------------------------------------------------------------

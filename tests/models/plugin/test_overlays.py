@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import isotone
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import Change
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.errors import FormatError
 from isotone.models.packed.modules import clustered_weights, hosts
@@ -17,7 +17,7 @@ from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from tests.builders.checkpoints import tree
-from tests.builders.recoding import every_change, values_of, write
+from tests.builders.overlays import every_change, values_of, write
 from tests.builders.tiny_models import ids, write_tiny
 
 KINDS = ["llama-tied", "qwen3-moe", "gpt2"]
@@ -48,7 +48,7 @@ def trained(base):
         if change.kept is not None:
             norm = torch.linspace(0.5, 1.5, len(change.kept) // 2).to(torch.bfloat16)
             kept = norm.view(torch.uint8).numpy().tobytes()
-            change = Change(change.name, kept=kept)
+            change = TensorOverlay(change.name, kept=kept)
         changes.append(change)
     return changes
 
@@ -123,7 +123,7 @@ def test_codebooks_can_be_swapped(residency, directories):
     base = load(root / "base")
     edits = {
         record.name: values_of(root / "base", record.name).codebook
-        for record in CompressedDirectory.open(root / "base").manifest.clustered
+        for record in open_compressed(root / "base").manifest.clustered
     }
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with isotone.swapped(model, edits) as names:
@@ -151,7 +151,7 @@ def test_a_packed_model_is_saved_as_a_complete_directory(directories, tmp_path):
     assert saved.keys() | {".isotone"} == expected.keys()
     for name in saved.keys() - {"isotone.json"}:
         assert saved[name] == expected[name], name
-    opened = CompressedDirectory.open(tmp_path / "saved")
+    opened = open_compressed(tmp_path / "saved")
     assert opened.base is None
     assert opened.manifest.arguments["k"] == 16
     assert opened.manifest.arguments["test"] == {"n": 1}

@@ -1,4 +1,9 @@
-"""Tensors of a compressed directory as the dense bytes they stand for, piece by piece."""
+"""Decodes the tensors of a compressed directory to dense bytes, one piece after the other.
+
+This is the only place where a directory's arrays become weights. A piece of a clustered tensor is
+one coded chunk; a piece of any other tensor is a run of a million weights. Memory is that of one
+piece, whatever the size of a tensor.
+"""
 
 from __future__ import annotations
 
@@ -20,73 +25,117 @@ from isotone.errors import FormatError
 _PIECE_WEIGHTS = 1 << 20
 
 
-def restored(directory: CompressedDirectory, record: Record) -> Iterator[NDArray[np.uint8]]:
-    """The dense bytes of a tensor, in order; memory is that of one chunk.
+def decode_pieces(
+    directory: CompressedDirectory, record: Record
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode a tensor piece by piece, without checking its hash.
 
-    After the last piece the whole is held against the recorded hash: raises FormatError where it
-    does not fit, so what came before must not be published until the iterator has ended.
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    record : ClusteredRecord or KeptRecord
+        A stored tensor of the directory.
+
+    Yields
+    ------
+    start : int
+        The position of the piece's first weight in the flattened tensor.
+    piece : uint8 array, `[n_bytes]`
+        Dense little-endian bytes. The memory is used again for the next piece.
+
+    Raises
+    ------
+    FormatError
+        If the arrays are not what isotone can have written.
+    """
+    if isinstance(record, ClusteredRecord):
+        yield from _decoded(*_opened(directory, record))
+    else:
+        yield from _kept(directory, record)
+
+
+def decode_checked(directory: CompressedDirectory, record: Record) -> Iterator[NDArray[np.uint8]]:
+    """Decode a tensor piece by piece, and check its hash after the last piece.
+
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    record : ClusteredRecord or KeptRecord
+        A stored tensor of the directory.
+
+    Yields
+    ------
+    uint8 array, `[n_bytes]`
+        Dense little-endian bytes, in order. The memory is used again for the next piece.
+
+    Raises
+    ------
+    FormatError
+        If the arrays are not what isotone can have written, or if the whole does not fit the
+        recorded hash. The hash is known after the last piece only, so nothing may be published
+        before the iterator has ended.
     """
     hasher = blake3()
-    if isinstance(record, ClusteredRecord):
-        pieces = _pieces(*_opened(directory, record))
-    else:
-        pieces = _kept(directory, record)
-    for piece in pieces:
+    for _, piece in decode_pieces(directory, record):
         hasher.update(piece.data)
         yield piece
-    if hasher.hexdigest() != record.restored_hash:
+    if hasher.hexdigest() != record.dense_hash:
         raise FormatError(f"{directory.where(record)} does not fit its hash")
 
 
-def hash_with(reader: PackedReader, values: Values) -> str:
-    """The hash of the dense bytes that some ranks and values stand for.
+def decode_into(directory: CompressedDirectory, record: Record, out: NDArray[np.uint8]) -> None:
+    """Decode a tensor in place, without checking its hash.
 
-    reader: of the ranks. values: everything else. Raises FormatError for ranks that do not decode.
-    Memory is that of one chunk.
-    """
-    hasher = blake3()
-    for piece in _pieces(reader, values):
-        hasher.update(piece.data)
-    return hasher.hexdigest()
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    record : ClusteredRecord or KeptRecord
+        A stored tensor of the directory.
+    out : uint8 array, `[dense_bytes]`
+        Receives the dense bytes; contiguous and aligned to the tensor's dtype.
 
-
-def restore_into(directory: CompressedDirectory, record: Record, out: NDArray[np.uint8]) -> None:
-    """Write the dense bytes of a tensor, decoded in place; hashes nothing.
-
-    out: [dense_bytes], contiguous, aligned to the tensor's dtype. Raises FormatError for whatever
-    isotone cannot have written. Memory beside `out` is that of one chunk.
+    Raises
+    ------
+    FormatError
+        If the arrays are not what isotone can have written.
     """
     if isinstance(record, ClusteredRecord):
         bits = out.view(FloatFormat(record.dtype).bits_dtype)
-        for start, stop, decode in _decoders(*_opened(directory, record)):
+        for start, stop, decode in _chunks(*_opened(directory, record)):
             decode(bits[start:stop])
         return
-    start = 0
-    for piece in _kept(directory, record):
-        out[start : start + len(piece)] = piece
-        start += len(piece)
+    itemsize = DTYPE_BYTES[record.dtype]
+    for start, piece in _kept(directory, record):
+        out[start * itemsize : start * itemsize + len(piece)] = piece
 
 
-def dense_pieces(
-    directory: CompressedDirectory, record: Record
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The dense bytes of a tensor piece by piece, each with the position of its first weight.
+def decoded_hash(reader: PackedReader, values: Values) -> str:
+    """Return the hash of the dense bytes that ranks and values stand for.
 
-    A piece's memory is used again for the next one. Hashes nothing; raises FormatError.
+    Parameters
+    ----------
+    reader : PackedReader
+        The ranks of a tensor.
+    values : Values
+        Its codebook, scales and protected weights.
+
+    Returns
+    -------
+    str
+        The BLAKE3 hash in hexadecimal.
+
+    Raises
+    ------
+    FormatError
+        If the ranks do not decode.
     """
-    if isinstance(record, ClusteredRecord):
-        dtype = FloatFormat(record.dtype).bits_dtype
-        scratch = np.empty(0, dtype)
-        for start, stop, decode in _decoders(*_opened(directory, record)):
-            if len(scratch) < stop - start:
-                scratch = np.empty(stop - start, dtype)
-            decode(scratch[: stop - start])
-            yield start, scratch[: stop - start].view(np.uint8)
-        return
-    start = 0
-    for piece in _kept(directory, record):
-        yield start, piece
-        start += len(piece) // DTYPE_BYTES[record.dtype]
+    hasher = blake3()
+    for _, piece in _decoded(reader, values):
+        hasher.update(piece.data)
+    return hasher.hexdigest()
 
 
 def _opened(directory: CompressedDirectory, record: ClusteredRecord) -> tuple[PackedReader, Values]:
@@ -94,37 +143,42 @@ def _opened(directory: CompressedDirectory, record: ClusteredRecord) -> tuple[Pa
     return reader, directory.values(record, reader)
 
 
-def _pieces(reader: PackedReader, values: Values) -> Iterator[NDArray[np.uint8]]:
-    for start, stop, decode in _decoders(reader, values):
-        out = np.empty(stop - start, values.float_format.bits_dtype)
-        decode(out)
-        yield out.view(np.uint8)
+def _decoded(reader: PackedReader, values: Values) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode each chunk to the same memory: new pages cost more than decoding."""
+    scratch = np.empty(0, values.float_format.bits_dtype)
+    for start, stop, decode in _chunks(reader, values):
+        if len(scratch) < stop - start:
+            scratch = np.empty(stop - start, scratch.dtype)
+        decode(scratch[: stop - start])
+        yield start, scratch[: stop - start].view(np.uint8)
 
 
-def _decoders(
+def _chunks(
     reader: PackedReader, values: Values
 ) -> Iterator[tuple[int, int, Callable[[Bits], None]]]:
-    """For each chunk in order: where its weights begin and end, and what writes them."""
-    scratch = np.empty(reader.layout.chunk_weights, np.uint8)  # new pages cost more than decoding
+    """Yield for each chunk where its weights begin and end, and the function that decodes it."""
+    ranks = np.empty(reader.layout.chunk_weights, np.uint8)  # used again for every chunk
     for chunk, matrix, start, stop in reader.spans():
         base = matrix * reader.layout.matrix_weights
-        decode = partial(_decode, reader, values, chunk, scratch, matrix, start)
+        decode = partial(_decode_chunk, reader, values, chunk, ranks, matrix, start)
         yield base + start, base + stop, decode
 
 
-def _decode(
+def _decode_chunk(
     reader: PackedReader,
     values: Values,
     chunk: int,
-    scratch: NDArray[np.uint8],
+    ranks: NDArray[np.uint8],
     matrix: int,
     start: int,
     out: Bits,
 ) -> None:
-    values.decode(reader.decode(chunk, scratch), out, matrix=matrix, start=start)
+    values.decode(reader.decode(chunk, ranks), out, matrix=matrix, start=start)
 
 
-def _kept(directory: CompressedDirectory, record: KeptRecord) -> Iterator[NDArray[np.uint8]]:
-    n_weights = int(np.prod(record.shape, dtype=np.int64))
-    for start in range(0, n_weights, _PIECE_WEIGHTS):
-        yield directory.read_kept(record, start, min(start + _PIECE_WEIGHTS, n_weights))
+def _kept(
+    directory: CompressedDirectory, record: KeptRecord
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    (array,) = directory.arrays(record)
+    for start in range(0, array.n_weights, _PIECE_WEIGHTS):
+        yield start, directory.read(array, start, min(start + _PIECE_WEIGHTS, array.n_weights))

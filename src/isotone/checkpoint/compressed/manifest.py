@@ -1,56 +1,67 @@
-"""The record of a compressed directory: what each tensor is, where it came from, how to check it.
+"""The manifest of a compressed directory: what each tensor is, where it came from, how to check it.
 
-The manifest is sealed (see sealed_text.py), and carries a hash of every other file. So no byte of
-the directory can change unnoticed.
+The manifest is sealed (see `sealed_json`) and holds the hash of every other file, so that no byte
+of the directory can change unnoticed. Protected weights are outliers that are kept exactly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
-from blake3 import blake3
-
+from isotone.checkpoint.compressed.file_record import FileRecord
+from isotone.checkpoint.compressed.record_parsing import (
+    check_file_names,
+    check_types,
+    check_unique,
+    parse_record,
+)
 from isotone.checkpoint.compressed.sealed_json import seal
-from isotone.checkpoint.files.location import reaching
 from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
-from isotone.errors import FormatError
 
 MANIFEST_FILE = "isotone.json"
 FORMAT_VERSION = 2
-CHANGED_VERSION = 3
-"""Of directories whose values are not those that clustering found."""
-READ_VERSIONS = (1, FORMAT_VERSION, CHANGED_VERSION)
+OVERLAY_VERSION = 3
+"""The format version of directories whose values are not those that clustering found."""
+READ_VERSIONS = (1, FORMAT_VERSION, OVERLAY_VERSION)
 QUANT_METHOD = "isotone"
-
-_HASH_BYTES = 16 << 20
-_TYPES = {
-    "str": str,
-    "str | None": str | None,
-    "int": int,
-    "float": int | float,
-    "float | None": int | float | None,
-}
-
-Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
 class ClusteredRecord:
-    """One clustered tensor.
+    """What is recorded of one clustered tensor.
 
-    file: the shard that holds its arrays. n_matrices: 1, or the height of the stack.
-    k: centroids of each codebook, at most what was asked for. scale: none, row or both factors.
-    stored_bytes: all of its arrays. entropy_bits: of its ranks, per weight.
-    distortion: sum of squared errors of the restored weights; relative_distortion divides by the
-        sum of squares about the mean (of each matrix). Both are None where values were changed
-        after clustering, for only the source would tell. optimality_gap: see
-        points.optimality_gap; of the clustering.
-    mean, standard_deviation: of all weights of the source.
-    source_hash, decoded_hash: of the dense bytes that went in, and that come back.
+    Attributes
+    ----------
+    name, dtype, shape : str, str, tuple of int
+        Of the dense tensor; the dtype is a tag of safetensors.
+    file : str
+        The shard that holds the tensor's arrays.
+    n_matrices : int
+        The number of matrices in a stack; 1 for a tensor that is not a stack.
+    k : int
+        The number of centroids in each codebook, at most as many as were asked for.
+    scale : str
+        The scales that the tensor has: `none`, `row` or `both`.
+    n_protected : int
+        The number of protected weights.
+    stored_bytes : int
+        The bytes of all of its arrays.
+    entropy_bits : float
+        The entropy of its ranks, in bits per weight.
+    distortion : float, optional
+        The sum of squared errors of the decoded weights. None, like `relative_distortion`, if the
+        values were changed after clustering: only the source would tell.
+    relative_distortion : float, optional
+        The distortion divided by the sum of squares about the mean (of each matrix).
+    optimality_gap : float
+        A bound on how far the clustering's distortion is from the optimum (see
+        `isotone.core.histogram`).
+    mean, standard_deviation : float
+        Of all weights of the source.
+    source_hash, decoded_hash : str
+        The hashes of the dense bytes that were clustered, and of those that decoding gives.
     """
 
     name: str
@@ -73,32 +84,43 @@ class ClusteredRecord:
 
     @property
     def n_weights(self) -> int:
-        """Weights."""
+        """The number of weights."""
         return math.prod(self.shape)
 
     @property
     def dense_bytes(self) -> int:
-        """Bytes of the dense tensor."""
+        """The bytes of the dense tensor."""
         return self.n_weights * DTYPE_BYTES[self.dtype]
 
     @property
-    def restored_hash(self) -> str:
-        """Of the dense bytes that come back."""
+    def dense_hash(self) -> str:
+        """The hash of the dense bytes that decoding gives."""
         return self.decoded_hash
 
     @property
     def bits_per_weight(self) -> float:
-        """Measured: all bytes of its arrays."""
+        """The measured size: the bits of all of its arrays, divided by the number of weights."""
         return 8 * self.stored_bytes / self.n_weights
 
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """One tensor stored bit for bit, and why.
+    """What is recorded of one tensor that is stored bit for bit.
 
-    tied_to: the tensor that it repeats, if any; such a tensor is not stored a second time, and
-        `file` is empty.
-    decoded_hash: of the bytes that come back where they were changed since; else None.
+    Attributes
+    ----------
+    name, dtype, shape : str, str, tuple of int
+        Of the tensor; the dtype is a tag of safetensors.
+    file : str
+        The shard that holds the tensor; empty for a tied tensor.
+    reason : str
+        Why the tensor was not clustered.
+    source_hash : str
+        The hash of the tensor's bytes in the source.
+    tied_to : str, optional
+        The tensor that this one repeats. A tied tensor is not stored a second time.
+    decoded_hash : str, optional
+        The hash of the stored bytes if they were changed after compressing, otherwise None.
     """
 
     name: str
@@ -111,13 +133,13 @@ class KeptRecord:
     decoded_hash: str | None = None
 
     @property
-    def restored_hash(self) -> str:
-        """Of the dense bytes that come back: those that went in, unless they were changed."""
+    def dense_hash(self) -> str:
+        """The hash of the stored bytes: those of the source, unless they were changed."""
         return self.decoded_hash or self.source_hash
 
     @property
     def dense_bytes(self) -> int:
-        """Bytes of the tensor."""
+        """The bytes of the tensor."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
@@ -125,20 +147,27 @@ Record = ClusteredRecord | KeptRecord
 
 
 @dataclass(frozen=True)
-class FileRecord:
-    """Any other file of the directory, and every shard."""
-
-    name: str
-    n_bytes: int
-    hash: str
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """The whole record.
+    """The whole manifest of a complete directory.
 
-    arguments: how the directory was made. source_bytes: of the weight files. skipped: tensors of
-    the source that a Hugging Face model has no place for.
+    Attributes
+    ----------
+    isotone_version : str
+        The isotone that wrote the directory.
+    arguments : dict
+        How the directory was made, as JSON.
+    source_bytes : int
+        The bytes of the source's weight files.
+    skipped : tuple of str
+        The tensors of the source that a Hugging Face model has no place for.
+    clustered : tuple of ClusteredRecord
+        The clustered tensors.
+    kept : tuple of KeptRecord
+        The other tensors.
+    files : tuple of FileRecord
+        Every other file of the directory.
+    format_version : int
+        One of `READ_VERSIONS`.
     """
 
     isotone_version: str
@@ -152,13 +181,13 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_text(self) -> str:
-        """The canonical text, digest included."""
+        """Return the canonical text, digest included."""
         content = asdict(self)
         body = {"format_version": content.pop("format_version"), **content}
-        if self.format_version == 1:  # which knew no factors in what isotone wrote
+        if self.format_version == 1:  # version 1 had no scales
             for record in body["clustered"]:
                 del record["scale"]
-        if self.format_version < CHANGED_VERSION:
+        if self.format_version < OVERLAY_VERSION:
             for record in body["kept"]:
                 del record["decoded_hash"]
         return seal(body)
@@ -178,7 +207,23 @@ class Manifest:
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Self:
-        """A manifest of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
+        """Make a manifest of its JSON.
+
+        Parameters
+        ----------
+        body : dict
+            The table in isotone.json.
+
+        Returns
+        -------
+        Manifest
+            The same, checked.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the table is not a manifest.
+        """
         version = body["format_version"]
         older = {"scale": "none"} if version == 1 else {}
         manifest = cls(
@@ -199,70 +244,6 @@ class Manifest:
             unknown = record.distortion is None
             if unknown != (record.relative_distortion is None):
                 raise ValueError(f"{record.name}: half of its distortion is null")
-            if unknown and version < CHANGED_VERSION:
+            if unknown and version < OVERLAY_VERSION:
                 raise ValueError(f"{record.name}: its distortion is null")
         return manifest
-
-
-def check_file(path: Path, record: FileRecord) -> None:
-    """Raise FormatError where a file is not the one that was recorded."""
-    if hash_file(path) != record.hash:
-        raise changed_file(path)
-
-
-def changed_file(path: Path) -> FormatError:
-    """What to raise for a file that does not fit its hash."""
-    return FormatError(f"{path}: was changed after it was written")
-
-
-def hash_file(path: Path) -> str:
-    """The hash of a file's bytes, read in pieces; raises FormatError where it cannot be read."""
-    hasher = blake3()
-    try:
-        with reaching(path), path.open("rb") as file:
-            while piece := file.read(_HASH_BYTES):
-                hasher.update(piece)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    return hasher.hexdigest()
-
-
-def parse_record(kind: type[Content], content: dict[str, Any]) -> Content:
-    """A record of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
-    if "shape" in kind.__annotations__:
-        content = {**content, "shape": tuple(content["shape"])}
-        if content["dtype"] not in DTYPE_BYTES:
-            raise ValueError(f"dtype {content['dtype']!r}")
-        if not all(type(axis) is int and axis >= 0 for axis in content["shape"]):
-            raise ValueError(f"shape {content['shape']}")
-    record = kind(**content)
-    check_types(record)
-    return record
-
-
-def check_types(record: Any) -> None:  # noqa: ANN401 (any dataclass)
-    """Raise TypeError where a field of text or a number is something else."""
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if not isinstance(value, _TYPES.get(str(field.type), object)):
-            raise TypeError(f"{field.name} is {value!r}")
-
-
-def check_unique(names: Iterable[str]) -> None:
-    """Raise ValueError for a name given twice."""
-    given = list(names)
-    if len(set(given)) != len(given):
-        raise ValueError("a name is given twice")
-
-
-def check_file_names(names: Iterable[str]) -> None:
-    """Raise ValueError for a name given twice, and for a file that is not in the directory.
-
-    Names with a dot in front are refused as well: there isotone keeps its own.
-    """
-    given = list(names)
-    check_unique(given)
-    for name in given:
-        parts = name.split("/")
-        if not name or any(part.startswith(".") or not part for part in parts):
-            raise ValueError(f"{name!r} is not the name of a file in the directory")

@@ -1,58 +1,54 @@
-"""Reads a directory that isotone wrote: manifest, shards, and the arrays of each tensor.
+"""An open compressed directory: its manifest, its shards, and the arrays of each tensor.
 
 Opening checks everything that can be checked without reading weights: the manifest's digest, the
 sizes of the shards, their headers, and that they hold exactly the arrays that the manifest implies.
-A codebook-only directory is opened with its base, and shows both as one.
+A directory is opened with `isotone.checkpoint.opening.open_compressed`; a codebook-only one is
+opened together with its base, and shows both as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.checkpoint.compressed.manifest import (
-    MANIFEST_FILE,
-    QUANT_METHOD,
-    READ_VERSIONS,
-    ClusteredRecord,
-    FileRecord,
-    KeptRecord,
-    Manifest,
-    Record,
-)
-from isotone.checkpoint.files.location import is_remote
+from isotone.checkpoint.compressed.check import check_arrays, check_config, open_shard
+from isotone.checkpoint.compressed.file_record import FileRecord, read_small_file
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, Manifest, Record
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.tensor_info import TensorInfo
-from isotone.checkpoint.overlay.base_search import find_base
-from isotone.checkpoint.overlay.check import check_changed_arrays
-from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, CodebookManifest, read_manifest
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
-from isotone.checkpoint.staging.small_files import read_small_file
-from isotone.codec.arrays import CODEBOOK, PACKED, SUFFIXES, StoredArray, values_of
+from isotone.codec.arrays import PACKED, SUFFIXES, StoredArray, values_of
 from isotone.codec.packed import PackedReader
 from isotone.core.float_format import FloatFormat
 from isotone.core.values import Values
-from isotone.errors import FormatError, InputError
-
-_MOST_LAYERS = 16  # of codebook-only directories, one over the other
+from isotone.errors import FormatError
 
 Arrays = dict[str, tuple[SafetensorsFile, TensorInfo]]
-"""Where each array is."""
+"""The file and the description of each stored array, by the array's name."""
 
 
 @dataclass(frozen=True)
 class CompressedDirectory:
-    """An open directory; safe to read from several threads.
+    """An open directory; safe to read from several threads, and it pickles.
 
-    manifest: what it records; of a codebook-only one: what its base records with what has changed,
-        and its own files. digest: what identifies it.
-    base: of a codebook-only directory, else None. changed: the names of tensors whose values are
-        not those of the base.
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    manifest : Manifest
+        What it records. For a codebook-only directory: what its base records, with the values that
+        are new, and the files of the directory itself.
+    digest : str
+        The digest of its isotone.json, which identifies it.
+    base : CompressedDirectory, optional
+        The base of a codebook-only directory, otherwise None.
+    changed : frozenset of str
+        The names of tensors whose values are not those of the base.
     """
 
     path: Path
@@ -64,61 +60,73 @@ class CompressedDirectory:
     _arrays: Arrays
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open and check a directory, and its base where it has one.
+    def open_complete(cls, path: Path, manifest: Manifest, digest: str) -> Self:
+        """Open a directory that needs no base; callers use `open_compressed`.
 
-        Raises InputError where isotone did not write it, FormatError where it or its base is
-        damaged, and where the base is not found.
+        Parameters
+        ----------
+        path : Path
+            The directory.
+        manifest : Manifest
+            What its isotone.json records.
+        digest : str
+            The digest of its isotone.json.
+
+        Returns
+        -------
+        CompressedDirectory
+            The open directory.
+
+        Raises
+        ------
+        FormatError
+            If config.json or a shard is missing or damaged, or the shards hold other arrays than
+            the manifest records.
         """
-        if not (path / MANIFEST_FILE).is_file():
-            what = "has no isotone.json" if path.is_dir() else "no such directory"
-            raise InputError(f"{path}: {what}; expected a directory that isotone compress wrote")
-        return cls._open(path, *read_manifest(path), n_above=0)
-
-    @classmethod
-    def _open(
-        cls, path: Path, manifest: Manifest | CodebookManifest, digest: str, *, n_above: int
-    ) -> Self:
-        """n_above: how many codebook-only directories it is the base of."""
-        _check_config(path)
+        check_config(path)
         sizes = {record.name: record.n_bytes for record in manifest.files}
-        if isinstance(manifest, CodebookManifest):
-            shard = _open_shard(path / WEIGHTS_FILE, sizes.get(WEIGHTS_FILE))
-            return cls._open_changes(path, manifest, digest, shard, n_above)
-        shards = tuple(_open_shard(path / name, sizes.get(name)) for name in manifest.by_shard)
-        directory = cls(path, manifest, digest, None, frozenset(), shards, _arrays_of(shards))
-        directory._check_arrays()
-        return directory
+        shards = tuple(open_shard(path / name, sizes.get(name)) for name in manifest.by_shard)
+        arrays = _arrays_of(shards)
+        check_arrays(path, manifest, {name: array for name, (_, array) in arrays.items()})
+        return cls(path, manifest, digest, None, frozenset(), shards, arrays)
 
-    @classmethod
-    def _open_changes(
-        cls,
+    def overlaid(
+        self,
         path: Path,
-        manifest: CodebookManifest,
+        manifest: Manifest,
         digest: str,
+        changed: Iterable[str],
         shard: SafetensorsFile,
-        n_above: int,
-    ) -> Self:
-        """The same of a codebook-only directory; shard: its one file with arrays."""
-        if is_remote(path):
-            raise FormatError(
-                f"{path}: holds changed codebooks alone, which are read from this machine's disks; "
-                "fetch it and its base first"
-            )
-        if n_above == _MOST_LAYERS:
-            raise FormatError(f"{path}: is the base of {n_above} others, and has a base itself")
-        found = find_base(path, manifest.base)
-        base = cls._open(*found, manifest.base.digest, n_above=n_above + 1)
-        shapes = {name: array.shape for name, (_, array) in base._arrays.items()}
-        check_changed_arrays(shard, manifest.changed, base.manifest.stored, shapes)
-        return cls(
+    ) -> CompressedDirectory:
+        """Return the codebook-only directory that has this one as its base.
+
+        Parameters
+        ----------
+        path : Path
+            The codebook-only directory.
+        manifest : Manifest
+            What this directory records, with the values that are new.
+        digest : str
+            The digest of the codebook-only directory's isotone.json.
+        changed : iterable of str
+            The names of the tensors with new values.
+        shard : SafetensorsFile
+            The file with the new arrays, already checked.
+
+        Returns
+        -------
+        CompressedDirectory
+            Both directories as one.
+        """
+        return replace(
+            self,
             path=path,
-            manifest=manifest.over(base.manifest),
+            manifest=manifest,
             digest=digest,
-            base=base,
-            changed=frozenset(record.name for record in manifest.changed),
+            base=self,
+            changed=frozenset(changed),
             _shards=(shard,),
-            _arrays=base._arrays | _arrays_of([shard]),
+            _arrays=self._arrays | _arrays_of([shard]),
         )
 
     @property
@@ -140,12 +148,23 @@ class CompressedDirectory:
 
     @property
     def shard_files(self) -> Iterator[tuple[Path, FileRecord]]:
-        """Those that hold arrays."""
+        """The recorded files of all layers that hold arrays."""
         shards = {shard.path for layer in self.layers for shard in layer._shards}
         return ((path, record) for path, record in self.files if path in shards)
 
+    @property
+    def array_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every stored array, by the array's name."""
+        return {name: array.shape for name, (_, array) in self._arrays.items()}
+
     def small_files(self) -> dict[str, bytes]:
-        """The directory's own other files, by name; raises FormatError where one was changed."""
+        """Return the content of the directory's own other files, by name.
+
+        Raises
+        ------
+        FormatError
+            If a file was changed, or cannot be read.
+        """
         shards = {shard.path.name for shard in self._shards}
         return {
             record.name: read_small_file(self.path, record)
@@ -154,23 +173,74 @@ class CompressedDirectory:
         }
 
     def arrays(self, record: Record) -> list[TensorInfo]:
-        """The arrays of a stored tensor, in the order in which they are written."""
+        """Return the arrays of a stored tensor, in the order of their suffixes.
+
+        Parameters
+        ----------
+        record : ClusteredRecord or KeptRecord
+            A stored tensor of the directory.
+
+        Returns
+        -------
+        list of TensorInfo
+            The packed ranks first; a kept tensor is its only array.
+        """
         names = [record.name]
         if isinstance(record, ClusteredRecord):
             names = [record.name + suffix for suffix in SUFFIXES]
         return [self._arrays[name][1] for name in names if name in self._arrays]
 
     def read(self, array: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
-        """The bytes of elements start to stop of an array."""
+        """Return the bytes of a range of an array.
+
+        Parameters
+        ----------
+        array : TensorInfo
+            One of `arrays`.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint8 array, `[(stop - start) * itemsize]`
+            The little-endian bytes.
+        """
         return self._arrays[array.name][0].read(array, start, stop)
 
     def where(self, record: Record) -> str:
-        """The files that a tensor's arrays are in, and its name: for messages."""
+        """Return the files that hold a tensor's arrays, and its name, for messages.
+
+        Parameters
+        ----------
+        record : ClusteredRecord or KeptRecord
+            A stored tensor of the directory.
+
+        Returns
+        -------
+        str
+            Such as `DIR/model.safetensors: lm_head.weight`.
+        """
         paths = {str(self._arrays[array.name][0].path): None for array in self.arrays(record)}
         return f"{' and '.join(paths)}: {record.name}"
 
     def packed(self, record: ClusteredRecord) -> PackedReader:
-        """The reader of a tensor's ranks; raises FormatError where it is not what was recorded."""
+        """Return the reader of a tensor's ranks.
+
+        Parameters
+        ----------
+        record : ClusteredRecord
+            A tensor of the directory.
+
+        Returns
+        -------
+        PackedReader
+            Decodes the ranks chunk by chunk.
+
+        Raises
+        ------
+        FormatError
+            If the packed array is not of the recorded shape, dtype or k.
+        """
         file, array = self._arrays[record.name + PACKED]
         reader = PackedReader(
             lambda start, stop: file.read(array, start, stop),
@@ -188,7 +258,20 @@ class CompressedDirectory:
         return reader
 
     def values(self, record: ClusteredRecord, reader: PackedReader) -> Values:
-        """The codebook, scales and protected weights of a tensor."""
+        """Return the codebook, scales and protected weights of a tensor.
+
+        Parameters
+        ----------
+        record : ClusteredRecord
+            A tensor of the directory.
+        reader : PackedReader
+            The reader of its ranks.
+
+        Returns
+        -------
+        Values
+            All that its ranks stand for.
+        """
         arrays = {
             array.name.removeprefix(record.name): self._stored(array)
             for array in self.arrays(record)
@@ -196,60 +279,18 @@ class CompressedDirectory:
         }
         return values_of(arrays, reader.layout, self.where(record))
 
-    def read_kept(self, record: KeptRecord, start: int, stop: int) -> NDArray[np.uint8]:
-        """The bytes of elements start to stop of a tensor that was stored bit for bit."""
-        return self.read(self._arrays[record.name][1], start, stop)
-
     def _stored(self, info: TensorInfo) -> StoredArray:
-        """A small array, as patterns for the floating formats that NumPy may lack."""
+        """Return a small array; floating formats as bit patterns, because NumPy lacks some."""
         file = self._arrays[info.name][0]
         dtypes: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2")}
         dtypes |= {float_format.value: float_format.bits_dtype for float_format in FloatFormat}
         if info.dtype not in dtypes:
-            raise FormatError(f"{file.path}: {info.name} has dtype {info.dtype}, which none should")
+            raise FormatError(
+                f"{file.path}: {info.name} has dtype {info.dtype}, which no small array has"
+            )
         data = file.read(info, 0, info.n_weights)
         return StoredArray(info.dtype, data.view(dtypes[info.dtype]).reshape(info.shape))
-
-    def _check_arrays(self) -> None:
-        required = {r.name + s for r in self.manifest.clustered for s in (PACKED, CODEBOOK)}
-        allowed = {r.name + s for r in self.manifest.clustered for s in SUFFIXES}
-        for record in self.manifest.kept:
-            if record.tied_to is not None:
-                continue
-            required.add(record.name)
-            _, info = self._arrays.get(record.name, (None, None))
-            if info is not None and (info.dtype, info.shape) != (record.dtype, record.shape):
-                raise FormatError(f"{self.path}: {record.name} is not of the recorded shape, dtype")
-        missing = sorted(required - self._arrays.keys())
-        extra = sorted(self._arrays.keys() - required - allowed)
-        if missing or extra:
-            raise FormatError(
-                f"{self.path}: its shards lack {missing[:3] or 'nothing'} and hold "
-                f"{extra[:3] or 'nothing'} beyond what the manifest records"
-            )
-
-
-def _open_shard(path: Path, n_bytes: int | None) -> SafetensorsFile:
-    file = SafetensorsFile.open(path)
-    if file.n_bytes != n_bytes:
-        raise FormatError(f"{path}: is {file.n_bytes} bytes long; the manifest records {n_bytes}")
-    return file
 
 
 def _arrays_of(files: Iterable[SafetensorsFile]) -> Arrays:
     return {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
-
-
-def _check_config(path: Path) -> None:
-    quantization = read_json(path / CONFIG_FILE).get("quantization_config")
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != QUANT_METHOD:
-        raise FormatError(
-            f"{path / CONFIG_FILE}: has no quantization_config with quant_method "
-            f"{QUANT_METHOD!r}; it is not the one that isotone wrote"
-        )
-    version = quantization.get("format_version")
-    if version not in READ_VERSIONS:
-        raise FormatError(
-            f"{path / CONFIG_FILE}: has format version {version!r}; this isotone reads "
-            f"{', '.join(map(str, READ_VERSIONS))}; install the isotone that wrote it"
-        )

@@ -1,7 +1,7 @@
-"""JSON text that carries a digest of itself, and is refused unless it is that text byte for byte.
+"""JSON text that holds a digest of itself, and is refused unless it is that text byte for byte.
 
-What is in a record is written in one way only, so that its digest identifies it. The digest is the
-last key and the hash of the text without it. All hashes are BLAKE3, in hexadecimal.
+There is only one way to write a record, so that its digest identifies it. The digest is the last
+key; its value is the BLAKE3 hash of the text without that key, in hexadecimal.
 """
 
 from __future__ import annotations
@@ -24,34 +24,62 @@ _END_BYTES = len('\n "digest": ""\n}\n') + 64
 
 
 class Sealed(Protocol):
-    """What can be sealed: it knows its text."""
+    """A record that can write its canonical text."""
 
     def to_text(self) -> str:
-        """The canonical text, digest included."""
+        """Return the canonical text, digest included."""
         ...
 
 
 Record = TypeVar("Record", bound=Sealed)
 
 
-def canonical(body: dict[str, Any]) -> str:
-    """The one way to write a record."""
+def _canonical(body: dict[str, Any]) -> str:
+    """Return the only text that stands for a record."""
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def seal(body: dict[str, Any]) -> str:
-    """The canonical text of a record, with its digest."""
-    return canonical({**body, "digest": blake3(canonical(body).encode()).hexdigest()})
+    """Return the canonical text of a record, with its digest.
+
+    Parameters
+    ----------
+    body : dict
+        The record as JSON, without a digest; the order of its keys is kept.
+
+    Returns
+    -------
+    str
+        The text of the file.
+    """
+    return _canonical({**body, "digest": blake3(_canonical(body).encode()).hexdigest()})
 
 
 def read_sealed(
     path: Path, versions: Collection[int], parse: Callable[[dict[str, Any]], Record]
 ) -> tuple[Record, str]:
-    """A record and its digest.
+    """Read a sealed file.
 
-    versions: the values of `format_version` that are read. parse: makes the record of JSON; raises
-    KeyError, TypeError or ValueError where it cannot. Raises FormatError, naming the file, for
-    anything but the text that the record has.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    versions : collection of int
+        The values of `format_version` that are read.
+    parse : callable
+        Makes the record of its JSON table; raises KeyError, TypeError or ValueError if it cannot.
+
+    Returns
+    -------
+    record
+        What `parse` returned.
+    digest : str
+        The digest that identifies the record.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, has another version, or is not the canonical text of a record.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -77,9 +105,17 @@ def read_sealed(
 
 
 def claimed_digest(path: Path) -> str | None:
-    """The digest that a sealed file ends with, unchecked; None where it is no such file.
+    """Return the digest that a sealed file ends with, without checking it.
 
-    Raises nothing, whatever lies there, and reads no more than a hundred bytes.
+    Parameters
+    ----------
+    path : Path
+        Whatever may be a sealed file; no more than its last hundred bytes are read.
+
+    Returns
+    -------
+    str or None
+        The digest; None if the path is no such file, or cannot be read.
     """
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep us waiting

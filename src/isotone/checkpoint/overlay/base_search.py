@@ -1,7 +1,7 @@
-"""Finds the base of a codebook-only directory: where it was, or beside the directory.
+"""Finds the base of a codebook-only directory: at the recorded path, or beside the directory.
 
-A pair that is moved or renamed together stays together, for the base is known by its digest. Of
-whatever else lies there only the end of an isotone.json is looked at.
+A pair that is moved or renamed together stays together, because the base is known by its digest.
+Of every other directory that lies there only the end of its isotone.json is read.
 """
 
 from __future__ import annotations
@@ -12,23 +12,53 @@ from pathlib import Path
 
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, Manifest
 from isotone.checkpoint.compressed.sealed_json import claimed_digest
-from isotone.checkpoint.overlay.manifest import BaseReference, CodebookManifest, read_manifest
+from isotone.checkpoint.overlay.manifest import BaseReference, OverlayManifest, read_manifest
 from isotone.errors import FormatError
 
 _SHOWN_DIGITS = 16
 
 
 def base_path(directory: Path, base: Path) -> str:
-    """The path from a directory, which need not be there yet, to its base, as it is recorded."""
+    """Return the path from a directory to its base, as it is recorded.
+
+    Parameters
+    ----------
+    directory : Path
+        The codebook-only directory, which need not exist yet.
+    base : Path
+        Its base.
+
+    Returns
+    -------
+    str
+        A relative POSIX path, links resolved.
+    """
     place = Path(os.path.realpath(directory.parent)) / directory.name
     return Path(os.path.relpath(os.path.realpath(base), place)).as_posix()
 
 
-def find_base(directory: Path, base: BaseReference) -> tuple[Path, Manifest | CodebookManifest]:
-    """The base, and what it records.
+def find_base(directory: Path, base: BaseReference) -> tuple[Path, Manifest | OverlayManifest]:
+    """Find the base of a codebook-only directory.
 
-    Raises FormatError where it is neither at the recorded path nor beside the directory, or only
-    with a damaged record.
+    Parameters
+    ----------
+    directory : Path
+        The codebook-only directory.
+    base : BaseReference
+        What it records of its base.
+
+    Returns
+    -------
+    path : Path
+        Where the base is.
+    manifest : Manifest or OverlayManifest
+        What the base records.
+
+    Raises
+    ------
+    FormatError
+        If the base is neither at the recorded path nor beside the directory, or its manifest is
+        damaged.
     """
     damaged = None
     for candidate in _candidates(directory, base):
@@ -40,13 +70,13 @@ def find_base(directory: Path, base: BaseReference) -> tuple[Path, Manifest | Co
 
 
 def _candidates(directory: Path, base: BaseReference) -> Iterator[Path]:
-    """Directories that claim to be the base, likeliest first: the recorded one, then siblings."""
+    """Yield directories that claim to be the base: the recorded one, then its neighbours."""
     recorded = _recorded(directory, base)
     if claimed_digest(recorded / MANIFEST_FILE) == base.digest:
         yield recorded
     parent = Path(os.path.realpath(directory)).parent
     for name in _listed(parent):
-        hidden = name.startswith(".") or name.endswith(".partial")  # unfinished, or on its way out
+        hidden = name.startswith(".") or name.endswith(".partial")  # unfinished, or being replaced
         if not hidden and claimed_digest(parent / name / MANIFEST_FILE) == base.digest:
             yield parent / name
 
@@ -65,7 +95,7 @@ def _recorded(directory: Path, base: BaseReference) -> Path:
 
 
 def _found(directory: Path) -> str:
-    """What is there in place of a base, in a few words."""
+    """Describe what is there in place of a base, for the message."""
     manifest = directory / MANIFEST_FILE
     digest = claimed_digest(manifest)
     if digest is not None:
@@ -81,6 +111,6 @@ def _found(directory: Path) -> str:
 
 def _listed(directory: Path) -> list[str]:
     try:
-        return sorted(os.listdir(directory))  # noqa: PTH208 (names that are no text sort as well)
+        return sorted(os.listdir(directory))  # noqa: PTH208 (also sorts names that are not text)
     except OSError:
         return []

@@ -1,7 +1,8 @@
-"""The record of a codebook-only directory: the base that it belongs to, and what it changes of it.
+"""The manifest of a codebook-only directory: its base, and the tensors that have new values.
 
-Such a directory holds the new values of some tensors (codebooks, factors, tensors that were not
-clustered), and takes all else from its base, a directory of isotone's that it names by digest.
+Such a directory, an overlay, holds the new values of some tensors (codebooks, scales, and tensors
+that were not clustered). It takes everything else from its base, a directory that isotone wrote and
+that the overlay names by its digest.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from isotone.checkpoint.compressed.file_record import FileRecord
 from isotone.checkpoint.compressed.manifest import (
-    CHANGED_VERSION,
     MANIFEST_FILE,
+    OVERLAY_VERSION,
     READ_VERSIONS,
     ClusteredRecord,
-    FileRecord,
     KeptRecord,
     Manifest,
+)
+from isotone.checkpoint.compressed.record_parsing import (
     check_file_names,
     check_types,
     check_unique,
@@ -37,17 +40,32 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BaseReference:
-    """Which directory is meant, and where it was: a POSIX path from the one that names it."""
+    """The directory that is meant, and where it was.
+
+    Attributes
+    ----------
+    digest : str
+        The digest of the base's isotone.json, 64 hexadecimal digits.
+    path : str
+        A relative POSIX path from the codebook-only directory to its base.
+    """
 
     digest: str
     path: str
 
 
 @dataclass(frozen=True)
-class ChangedRecord:
-    """One tensor with new values.
+class OverlayRecord:
+    """What is recorded of one tensor with new values.
 
-    stored_bytes: of the arrays here. decoded_hash: of the dense bytes that come back.
+    Attributes
+    ----------
+    name : str
+        The tensor, as the base records it.
+    stored_bytes : int
+        The bytes of its new arrays.
+    decoded_hash : str
+        The hash of the dense bytes that decoding gives.
     """
 
     name: str
@@ -55,7 +73,18 @@ class ChangedRecord:
     decoded_hash: str
 
     def over(self, record: AnyRecord) -> AnyRecord:
-        """What the base records of the tensor, with what has changed."""
+        """Return what the base records of the tensor, with the new values taken into account.
+
+        Parameters
+        ----------
+        record : ClusteredRecord or KeptRecord
+            What the base records of the tensor.
+
+        Returns
+        -------
+        ClusteredRecord or KeptRecord
+            The same kind of record. Its distortion is not known any more.
+        """
         if isinstance(record, KeptRecord):
             return replace(record, decoded_hash=self.decoded_hash)
         return replace(
@@ -68,26 +97,51 @@ class ChangedRecord:
 
 
 @dataclass(frozen=True)
-class CodebookManifest:
-    """The whole record. arguments: how the values came about."""
+class OverlayManifest:
+    """The whole manifest of a codebook-only directory.
+
+    Attributes
+    ----------
+    isotone_version : str
+        The isotone that wrote the directory.
+    base : BaseReference
+        The directory that the new values belong to.
+    arguments : dict
+        How the values were made, as JSON.
+    changed : tuple of OverlayRecord
+        The tensors with new values; at least one.
+    files : tuple of FileRecord
+        Every other file of the directory.
+    """
 
     isotone_version: str
     base: BaseReference
     arguments: dict[str, Any]
-    changed: tuple[ChangedRecord, ...]
+    changed: tuple[OverlayRecord, ...]
     files: tuple[FileRecord, ...]
 
     def to_text(self) -> str:
-        """The canonical text, digest included."""
-        return seal({"format_version": CHANGED_VERSION, **asdict(self)})
+        """Return the canonical text, digest included."""
+        return seal({"format_version": OVERLAY_VERSION, **asdict(self)})
 
     def over(self, base: Manifest) -> Manifest:
-        """What the base records, with what has changed; `files` are those of this directory."""
-        changes = {record.name: record for record in self.changed}
+        """Return what the base records, with the new values taken into account.
+
+        Parameters
+        ----------
+        base : Manifest
+            What the base records.
+
+        Returns
+        -------
+        Manifest
+            The manifest of both as one; `files` are those of this directory.
+        """
+        changed = {record.name: record for record in self.changed}
 
         def merged(record: AnyRecord) -> AnyRecord:
-            change = changes.get(record.name)
-            return record if change is None else change.over(record)
+            new = changed.get(record.name)
+            return record if new is None else new.over(record)
 
         return replace(
             base,
@@ -96,17 +150,33 @@ class CodebookManifest:
             clustered=tuple(merged(record) for record in base.clustered),
             kept=tuple(merged(record) for record in base.kept),
             files=self.files,
-            format_version=CHANGED_VERSION,
+            format_version=OVERLAY_VERSION,
         )
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Self:
-        """A record of JSON; raises KeyError, TypeError or ValueError where it cannot be one."""
+        """Make a manifest of its JSON.
+
+        Parameters
+        ----------
+        body : dict
+            The table in isotone.json.
+
+        Returns
+        -------
+        OverlayManifest
+            The same, checked.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the table is not a manifest of a codebook-only directory.
+        """
         manifest = cls(
             isotone_version=body["isotone_version"],
             base=parse_record(BaseReference, body[_BASE]),
             arguments=body["arguments"],
-            changed=tuple(parse_record(ChangedRecord, record) for record in body["changed"]),
+            changed=tuple(parse_record(OverlayRecord, record) for record in body["changed"]),
             files=tuple(parse_record(FileRecord, record) for record in body["files"]),
         )
         check_types(manifest)
@@ -122,12 +192,30 @@ class CodebookManifest:
         return manifest
 
 
-def read_manifest(directory: Path) -> tuple[Manifest | CodebookManifest, str]:
-    """What the isotone.json of a directory records, and its digest; raises FormatError."""
+def read_manifest(directory: Path) -> tuple[Manifest | OverlayManifest, str]:
+    """Read the isotone.json of a directory.
+
+    Parameters
+    ----------
+    directory : Path
+        A directory that isotone wrote.
+
+    Returns
+    -------
+    manifest : Manifest or OverlayManifest
+        What it records, as a complete or as a codebook-only directory.
+    digest : str
+        Its digest.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or is damaged.
+    """
     return read_sealed(directory / MANIFEST_FILE, READ_VERSIONS, _parse)
 
 
-def _parse(body: dict[str, Any]) -> Manifest | CodebookManifest:
-    if _BASE in body and body["format_version"] >= CHANGED_VERSION:
-        return CodebookManifest.parse(body)
+def _parse(body: dict[str, Any]) -> Manifest | OverlayManifest:
+    if _BASE in body and body["format_version"] >= OVERLAY_VERSION:
+        return OverlayManifest.parse(body)
     return Manifest.parse(body)

@@ -1,4 +1,4 @@
-"""Writes a directory with other values: the new arrays alone, or everything."""
+"""Writes a directory with new values: a codebook-only one (an overlay), or a complete one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.compressed.config import changed_config
-from isotone.checkpoint.compressed.manifest import (
-    CHANGED_VERSION,
-    MANIFEST_FILE,
-    FileRecord,
-    check_file,
-    hash_file,
-)
+from isotone.checkpoint.compressed.config import overlay_config
+from isotone.checkpoint.compressed.file_record import FileRecord, check_file, hash_file
+from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, OVERLAY_VERSION
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.overlay.base_search import base_path
-from isotone.checkpoint.overlay.change import Change, fitted
-from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, BaseReference, CodebookManifest
-from isotone.checkpoint.overlay.rewritten import Recoded
+from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, BaseReference, OverlayManifest
+from isotone.checkpoint.overlay.overlaid import OverlaidDirectory
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay, fit_overlay
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging, refuse_inside
@@ -30,36 +25,56 @@ from isotone.engine.threads import Threads, worker_count
 from isotone.errors import InputError
 
 
-def write_codebooks(
+def write_overlay(
     base: CompressedDirectory,
-    changes: Iterable[Change],
+    overlays: Iterable[TensorOverlay],
     staging: Staging,
     arguments: dict[str, Any],
     *,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a codebook-only directory: what is new, and which base it belongs to.
+    """Write a codebook-only directory: the new values, and the base that they belong to.
 
-    base: an open directory, codebook-only or complete. changes: at least one; each tensor once.
-    staging: of OUT; the caller publishes. arguments: how the values came about, as JSON, in a key
-    of their own: {"heal": {...}}.
+    Parameters
+    ----------
+    base : CompressedDirectory
+        An open directory, codebook-only or complete.
+    overlays : iterable of TensorOverlay
+        The new values of at least one tensor, each tensor once.
+    staging : Staging
+        The staging of OUT; the caller publishes it.
+    arguments : dict
+        How the values were made, as JSON, under a key of its own: `{"heal": {...}}`.
+    workers : int, optional
+        The number of threads; by default one for each core.
+    progress : Progress, optional
+        Told how far the work has come.
 
-    Raises InputError, naming the tensor, for a change that does not fit, and FormatError where the
-    base is damaged. Cost: reads the base to hash it, and decodes what is changed; memory is a few
-    chunks for each worker.
+    Raises
+    ------
+    InputError
+        If no new values are given, or some do not fit; the message names the tensor.
+    FormatError
+        If the base is damaged.
+
+    Notes
+    -----
+    Reads the base to hash it, and decodes the tensors with new values. Memory is a few chunks for
+    each worker.
     """
     progress = progress or Silent()
-    recoded = _recode(base, changes, staging, workers, progress)
-    if not recoded.changed:
-        raise InputError(f"{staging.out}: no change was given; expected at least one")
-    progress.begin("writing", sum(each.record.stored_bytes for each in recoded.changed.values()))
-    shard = _finish(staging, WEIGHTS_FILE, lambda path: recoded.write_new(path, progress))
-    manifest = CodebookManifest(
+    overlaid = _overlaid(base, overlays, staging, workers, progress)
+    new = [each.record for each in overlaid.overlays.values()]
+    if not new:
+        raise InputError(f"{staging.out}: no new values were given; expected those of a tensor")
+    progress.begin("writing", sum(record.stored_bytes for record in new))
+    shard = _finish(staging, WEIGHTS_FILE, lambda path: overlaid.write_new(path, progress))
+    manifest = OverlayManifest(
         isotone_version=version("isotone"),
         base=BaseReference(base.digest, base_path(staging.out, base.path)),
         arguments=arguments,
-        changed=tuple(each.record for each in recoded.changed.values()),
+        changed=tuple(new),
         files=(shard, *write_small_files(staging, _small_files(base))),
     )
     staging.write(MANIFEST_FILE, manifest.to_text().encode())
@@ -67,7 +82,7 @@ def write_codebooks(
 
 def write_complete(
     directory: CompressedDirectory,
-    changes: Iterable[Change],
+    overlays: Iterable[TensorOverlay],
     staging: Staging,
     arguments: dict[str, Any],
     *,
@@ -76,21 +91,41 @@ def write_complete(
 ) -> None:
     """Write a complete directory, which needs no base, with the same shards and files.
 
-    directory: an open directory, codebook-only or complete. changes: maybe none. The rest is as
-    for `write_codebooks`, `arguments` going on top of what the directory records. Nothing that an
-    earlier run left in the staging is used again, for its values may have been others.
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        An open directory, codebook-only or complete.
+    overlays : iterable of TensorOverlay
+        New values, each tensor once; may be empty.
+    staging : Staging
+        The staging of OUT; the caller publishes it. Nothing that an earlier run left in it is used
+        again, because its values may have been others.
+    arguments : dict
+        How the values were made, as JSON; added to the arguments that the directory records.
+    workers : int, optional
+        The number of threads; by default one for each core.
+    progress : Progress, optional
+        Told how far the work has come.
 
-    Raises InputError and FormatError as `write_codebooks` does. Cost: reads the directory to hash
-    it and to copy it, and decodes what is changed; memory is a piece, and a few chunks for each
-    worker.
+    Raises
+    ------
+    InputError
+        If new values do not fit; the message names the tensor.
+    FormatError
+        If the directory is damaged.
+
+    Notes
+    -----
+    Reads the directory to hash it and once more to copy it, and decodes the tensors with new
+    values. Memory is a piece, and a few chunks for each worker.
     """
     progress = progress or Silent()
-    recoded = _recode(directory, changes, staging, workers, progress)
+    overlaid = _overlaid(directory, overlays, staging, workers, progress)
     shards = directory.manifest.by_shard
-    progress.begin("writing", sum(recoded.n_bytes(r) for r in directory.manifest.stored))
+    progress.begin("writing", sum(overlaid.n_bytes(r) for r in directory.manifest.stored))
     files = []
     for name, records in shards.items():
-        write = partial(recoded.write_whole, records=records, progress=progress)
+        write = partial(overlaid.write_whole, records=records, progress=progress)
         files.append(_finish(staging, name, write))
     small = _small_files(directory)
     if len(shards) > 1:
@@ -99,28 +134,28 @@ def write_complete(
         directory.manifest,
         isotone_version=version("isotone"),
         arguments=directory.manifest.arguments | arguments,
-        clustered=tuple(map(recoded.clustered_record, directory.manifest.clustered)),
-        kept=tuple(map(recoded.kept_record, directory.manifest.kept)),
+        clustered=tuple(map(overlaid.clustered_record, directory.manifest.clustered)),
+        kept=tuple(map(overlaid.kept_record, directory.manifest.kept)),
         files=(*files, *write_small_files(staging, small)),
-        format_version=CHANGED_VERSION,
+        format_version=OVERLAY_VERSION,
     )
     staging.write(MANIFEST_FILE, manifest.to_text().encode())
 
 
-def _recode(
+def _overlaid(
     directory: CompressedDirectory,
-    changes: Iterable[Change],
+    overlays: Iterable[TensorOverlay],
     staging: Staging,
     workers: int | None,
     progress: Progress,
-) -> Recoded:
-    """The directory with its changes, in its own order, all held against what they change.
+) -> OverlaidDirectory:
+    """Check new values against their tensors, and the hashes of the directory's shards.
 
-    Raises FormatError where a shard is damaged, for what came of it would look whole.
+    A damaged shard is refused, because what was made of it would look intact.
     """
     for layer in directory.layers:
         refuse_inside(staging.out, layer.path)
-    given = _by_name(changes)
+    given = _by_name(overlays)
     records = {record.name: record for record in directory.manifest.stored}
     for name in given:
         if name not in records:
@@ -135,12 +170,12 @@ def _recode(
         for n_bytes in pool.map(lambda file: _check(*file), shards, 2 * n_workers):
             progress.advance(n_bytes)
         progress.begin("decoding", sum(record.dense_bytes for record in chosen))
-        changed = []
-        fit = pool.map(lambda r: fitted(given[r.name], directory, r), chosen, 2 * n_workers)
-        for record, found in zip(chosen, fit, strict=True):
-            changed.append(found)
+        fitted = []
+        fits = pool.map(lambda r: fit_overlay(given[r.name], directory, r), chosen, 2 * n_workers)
+        for record, found in zip(chosen, fits, strict=True):
+            fitted.append(found)
             progress.advance(record.dense_bytes)
-    return Recoded(directory, changed)
+    return OverlaidDirectory(directory, fitted)
 
 
 def _check(path: Path, record: FileRecord) -> int:
@@ -148,24 +183,24 @@ def _check(path: Path, record: FileRecord) -> int:
     return record.n_bytes
 
 
-def _by_name(changes: Iterable[Change]) -> dict[str, Change]:
-    given: dict[str, Change] = {}
-    for change in changes:
-        if change.name in given:
-            raise InputError(f"{change.name}: is changed twice; expected one change of a tensor")
-        given[change.name] = change
+def _by_name(overlays: Iterable[TensorOverlay]) -> dict[str, TensorOverlay]:
+    given: dict[str, TensorOverlay] = {}
+    for overlay in overlays:
+        if overlay.name in given:
+            raise InputError(f"{overlay.name}: is given twice; expected each tensor once")
+        given[overlay.name] = overlay
     return given
 
 
 def _small_files(directory: CompressedDirectory) -> dict[str, bytes]:
-    """What goes along, the index aside; raises FormatError where one was changed."""
+    """Return the files beside the shards, without the index."""
     small = directory.small_files()
     small.pop(INDEX_FILE, None)
-    return {**small, CONFIG_FILE: json_bytes(changed_config(directory.config))}
+    return {**small, CONFIG_FILE: json_bytes(overlay_config(directory.config))}
 
 
 def _finish(staging: Staging, name: str, write: Callable[[Path], None]) -> FileRecord:
-    """Write a shard, give it its name, and describe it."""
+    """Write a shard, finish it in the staging, and return its record."""
     scratch = staging.scratch(name)
     with scratch.writing() as path:
         write(path)

@@ -1,4 +1,4 @@
-"""Staging on a file system: parts and the whole are renamed, a lock keeps others out."""
+"""Staging on a file system: finished parts and the whole output are renamed, under a lock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,22 @@ class LocalStaging(Staging):
     @classmethod
     @contextmanager
     def begin(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Self]:
-        """See Staging.open."""
+        """Begin a job, or resume the same job; see `open_staging`.
+
+        Parameters
+        ----------
+        out : Path
+            Where the output will be.
+        job : dict
+            What the output is made of and how, as JSON.
+        overwrite : bool
+            Whether an older output, or unfinished work of another job, is dropped.
+
+        Yields
+        ------
+        LocalStaging
+            The staging, locked until the `with` ends.
+        """
         out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link at OUT)
         staging = cls(out, overwrite=overwrite)
         partial = staging.directory
@@ -43,7 +58,7 @@ class LocalStaging(Staging):
                 take_lock(lock, partial)
                 staging._refuse_other(job)
                 staging._adopt(job)
-                for path in partial.glob(".*.tmp"):  # of a run that was killed
+                for path in partial.glob(".*.tmp"):  # left by a run that was killed
                     path.unlink()
                 yield staging
 
@@ -68,9 +83,10 @@ class LocalStaging(Staging):
             _remove_own(self.directory)
 
     def publish(self) -> None:
-        """Turn OUT.partial into OUT, in place of an older OUT where overwriting.
+        """Turn OUT.partial into OUT, in place of an older OUT if that is to be replaced.
 
-        The lock goes along and is removed last: until OUT is there, no other run can get in.
+        The lock file moves along and is removed last, so that no other run can begin before OUT is
+        there.
         """
         self._refuse_existing()
         (self.directory / MARKER_FILE).touch()
@@ -93,7 +109,9 @@ class LocalStaging(Staging):
         return path.read_bytes() if path.exists() else None
 
     def _clear(self) -> None:
-        (self.directory / MARKER_FILE).touch()  # isotone's own, at every moment
+        (
+            self.directory / MARKER_FILE
+        ).touch()  # first, so that the directory is isotone's own at every moment
         for path in self.directory.iterdir():
             if path.name not in (MARKER_FILE, _LOCK_FILE):
                 _remove(path)
@@ -115,7 +133,7 @@ def _is_own(directory: Path) -> bool:
 
 
 def _remove_own(directory: Path) -> None:
-    """Remove a directory of isotone's, or what a killed run left of one: the marker goes last."""
+    """Remove a directory of isotone's, or what a killed run left of one; its marker last."""
     if directory.is_symlink() and _is_own(directory):
         directory.unlink()
     elif _is_own(directory):

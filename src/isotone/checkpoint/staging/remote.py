@@ -1,18 +1,20 @@
 """Staging in an object store, which has neither renames nor locks, only whole objects.
 
 OUT.partial/ holds the job, notes, small files, the scratch of every attempt at a part, and for each
-finished part a record that names its scratch. To publish is to have the store copy parts and small
-files to OUT, isotone.json last (of a dense model config.json), and to delete OUT.partial/.
+finished part a record that names its scratch. Publishing has the store copy parts and small files
+to OUT, isotone.json last (for a dense model: config.json), and then deletes OUT.partial/.
 
-What holds at any moment, whoever is killed:
-- An object is there whole or not at all; a part is finished when its record is there.
-- OUT/isotone.json is there only when all that it lists is. Where an older OUT is replaced, its
-  isotone.json is the first to go: until the new one is there, OUT is nothing.
-- A run that was killed, while it published too, goes on when it is started again.
+Whoever is killed, these statements hold at any moment:
+- Writes are atomic: an object is there whole or not at all. A part is finished when its record is
+  there.
+- OUT/isotone.json is there only if everything that it lists is there. When an older OUT is
+  replaced, its isotone.json is removed first: until the new one is there, OUT is no directory of
+  isotone's.
+- A run that was killed, also while it published, is resumed when it is started again.
 - Only what carries isotone's marker is ever removed or replaced.
-- Of two runs the later one goes on with the work and the earlier one stops when it next finishes a
-  part or publishes, for no store tells a dead run's lock from a live one's. Two that do the same
-  job write the same bytes.
+- Of two runs the later one continues the work, and the earlier one stops when it next finishes a
+  part or publishes, because no store can tell the lock of a dead run from that of a live one. Two
+  runs of the same job write the same bytes.
 """
 
 from __future__ import annotations
@@ -48,12 +50,32 @@ class RemoteStaging(Staging):
     def __init__(self, out: Path, *, overwrite: bool) -> None:
         super().__init__(out, overwrite=overwrite)
         self._owner = secrets.token_hex(16).encode()
-        self._files: dict[str, Path] = {}  # of the result, by the names that they will have
+        self._files: dict[str, Path] = {}  # the files of the output, by name
 
     @classmethod
     @contextmanager
     def begin(cls, out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[Self]:
-        """See Staging.open."""
+        """Begin a job, or resume the same job; see `open_staging`.
+
+        Parameters
+        ----------
+        out : Path
+            Where the output will be: a path in a store.
+        job : dict
+            What the output is made of and how, as JSON.
+        overwrite : bool
+            Whether an older output, or unfinished work of another job, is dropped.
+
+        Yields
+        ------
+        RemoteStaging
+            The staging.
+
+        Raises
+        ------
+        InputError
+            If OUT is a whole store or bucket.
+        """
         if not out.name:
             raise InputError(f"{out}: is all of a store or a bucket; expected a path in it")
         staging = cls(out, overwrite=overwrite)
@@ -97,7 +119,7 @@ class RemoteStaging(Staging):
             _remove(self.directory, _names(self.directory))
 
     def publish(self) -> None:
-        """Turn OUT.partial into OUT, in place of an older OUT where overwriting."""
+        """Turn OUT.partial into OUT, in place of an older OUT if that is to be replaced."""
         self._check_owner()
         self._refuse_existing()
         self.write(_PUBLISHING_FILE, b"")
@@ -127,7 +149,7 @@ class RemoteStaging(Staging):
         _remove(self.directory, _names(self.directory) - {MARKER_FILE, _OWNER_FILE})
 
     def _copy(self, names: Sequence[str]) -> None:
-        """Have the store copy files of the result to OUT."""
+        """Have the store copy files of the output to OUT."""
         with reaching(self.out):
             targets = [key(self.out / name) for name in names]
             store(self.out).copy([key(self._files[name]) for name in names], targets)
@@ -141,7 +163,9 @@ class RemoteStaging(Staging):
 
     def _refuse_foreign(self) -> None:
         names = _names(self.directory)
-        late = {n for n in names if n.startswith(".") and n.endswith(".tmp")}  # of lost workers
+        late = {
+            n for n in names if n.startswith(".") and n.endswith(".tmp")
+        }  # written by workers that were lost
         if names - late - {_OWNER_FILE} and MARKER_FILE not in names:
             raise foreign(self.directory)
 
@@ -153,7 +177,7 @@ class RemoteStaging(Staging):
 
 
 def _names(directory: Path) -> set[str]:
-    """All that is under a prefix, relative to it; an object at the prefix itself is ''."""
+    """Return all objects under a prefix, relative to it; an object at the prefix itself is ''."""
     with reaching(directory):
         found = store(directory).find(key(directory))
     return {path.removeprefix(key(directory)).removeprefix("/") for path in found}
@@ -165,7 +189,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _remove(directory: Path, names: Iterable[str]) -> None:
-    """Remove many at once, in any order."""
+    """Remove many objects at once, in any order."""
     paths = [key(directory / name) for name in names]
     if paths:
         with reaching(directory):
@@ -173,6 +197,6 @@ def _remove(directory: Path, names: Iterable[str]) -> None:
 
 
 def _remove_one(path: Path) -> None:
-    """Remove one and be sure of it, which s3fs does not tell of many."""
+    """Remove one object, and raise if that fails; s3fs does not report failures of many."""
     with reaching(path):
         store(path).rm_file(key(path))

@@ -1,7 +1,7 @@
-"""Where one attempt at a part of an output is written, by any process on any machine.
+"""The place where one attempt at a part of an output is written, by any process on any machine.
 
-Each attempt has a place of its own, so that a worker that was given up, and still writes, disturbs
-nobody. A scratch pickles: it is a path.
+Each attempt has a place of its own, so that a worker that was given up and still writes disturbs no
+other one. A scratch pickles: it is a path.
 """
 
 from __future__ import annotations
@@ -18,16 +18,32 @@ from isotone.checkpoint.files.location import is_remote, key, reaching, store
 
 @dataclass(frozen=True)
 class Scratch:
-    """The place of one attempt. path: of the whole file, once it was written."""
+    """The place of one attempt.
+
+    Attributes
+    ----------
+    path : Path
+        Where the whole file is, once it was written.
+    """
 
     path: Path
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """A local path to write the file to; on an exception nothing is left of it.
+        """Yield a local path to write the file to; after an exception nothing is left of it.
 
-        For a store, that is a temporary file, which is uploaded at the end of the `with`: it
-        appears there whole or not at all. Raises OSError.
+        For a store the path is a temporary file, which is uploaded when the `with` ends: it appears
+        there whole or not at all.
+
+        Yields
+        ------
+        Path
+            The file to write.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be uploaded.
         """
         if is_remote(self.path):
             with tempfile.TemporaryDirectory(prefix="isotone-") as directory:
@@ -44,5 +60,18 @@ class Scratch:
 
 
 def new_scratch(directory: Path, name: str) -> Scratch:
-    """A place for an attempt at the part of a name; directory: that of a staging."""
+    """Return the place of a new attempt at a part.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory of a staging.
+    name : str
+        The part.
+
+    Returns
+    -------
+    Scratch
+        A place that no other attempt has.
+    """
     return Scratch(directory / temporary_name(name, unique=True))

@@ -9,22 +9,44 @@ from typing import Any
 
 from blake3 import blake3
 
-from isotone.checkpoint.compressed.manifest import FileRecord, changed_file
-from isotone.checkpoint.files.location import reaching
+from isotone.checkpoint.compressed.file_record import FileRecord
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.staging.staging import Staging
-from isotone.errors import FormatError
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """A table as the files of a model directory hold it."""
+    """Return a table as the JSON files of a model directory hold it.
+
+    Parameters
+    ----------
+    content : dict
+        The table.
+
+    Returns
+    -------
+    bytes
+        The content of the file.
+    """
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def weight_index(shards: Mapping[str, Path]) -> bytes:
-    """Where each stored array lies, as transformers looks it up; raises FormatError.
+    """Return the index with which transformers finds the shard of each stored array.
 
-    shards: the files by the names that they will have.
+    Parameters
+    ----------
+    shards : mapping of str to Path
+        The files, by the names that they will have.
+
+    Returns
+    -------
+    bytes
+        The content of model.safetensors.index.json.
+
+    Raises
+    ------
+    FormatError
+        If a shard is damaged.
     """
     files = {name: SafetensorsFile.open(path) for name, path in shards.items()}
     weight_map = {t.name: name for name, f in files.items() for t in f.tensors}
@@ -36,23 +58,23 @@ def weight_index(shards: Mapping[str, Path]) -> bytes:
 
 
 def write_small_files(staging: Staging, contents: Mapping[str, bytes | Path]) -> list[FileRecord]:
-    """Write each file, from its content or a file to copy, and describe them, ordered by name."""
+    """Write the files beside the shards.
+
+    Parameters
+    ----------
+    staging : Staging
+        Where to write them.
+    contents : mapping of str to bytes or Path
+        The content of each file by its name, or a file to copy.
+
+    Returns
+    -------
+    list of FileRecord
+        What is to be recorded of them, ordered by name.
+    """
     records = []
     for name, content in sorted(contents.items()):
         data = content if isinstance(content, bytes) else content.read_bytes()
         staging.write(name, data)
         records.append(FileRecord(name, len(data), blake3(data).hexdigest()))
     return records
-
-
-def read_small_file(directory: Path, record: FileRecord) -> bytes:
-    """The content of a recorded file; raises FormatError where it is another one, or gone."""
-    path = directory / record.name
-    try:
-        with reaching(path):
-            content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    if blake3(content).hexdigest() != record.hash:
-        raise changed_file(path)
-    return content

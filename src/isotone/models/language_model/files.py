@@ -14,6 +14,7 @@ import transformers
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote, locate
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, ModelDirectory, read_json
 from isotone.errors import InputError
 from isotone.models.open_source import open_source
@@ -204,7 +205,7 @@ def _open_directory(model: str | Path) -> ModelDirectory | CompressedDirectory:
     if directory.is_dir() and not (directory / CONFIG_FILE).is_file():
         raise InputError(f"{directory}: has no {CONFIG_FILE}; expected a model directory")
     if (directory / MANIFEST_FILE).is_file() or _is_clustered(directory):
-        return CompressedDirectory.open(directory)
+        return open_compressed(directory)
     source = open_source(model)
     assert isinstance(source, ModelDirectory)  # files are refused above
     if "model_type" not in source.config:

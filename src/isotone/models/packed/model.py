@@ -19,8 +19,9 @@ import torch
 
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.overlay.write import write_complete
-from isotone.checkpoint.staging.staging import Staging
+from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
 from isotone.models.packed.modules import ORDINARY_CLASS, subclass
 from isotone.models.packed.weight import ClusteredWeight
@@ -72,7 +73,7 @@ def _save_pretrained(
     target = Path(save_directory)
     if not is_main_process or (target.exists() and target.samefile(source)):
         return
-    directory = CompressedDirectory.open(source)
+    directory = open_compressed(source)
     (target / MANIFEST_FILE).unlink(missing_ok=True)
     if directory.base is None:
         _place(directory, target, shutil.copyfile)
@@ -95,10 +96,10 @@ def _place(
 def _make_complete(directory: CompressedDirectory, target: Path) -> None:
     """Write a codebook-only directory and its base as one; the target may hold other files."""
     made = target / _MAKING
-    with Staging.open(made, {"save": directory.digest}, overwrite=True) as staging:
+    with open_staging(made, {"save": directory.digest}, overwrite=True) as staging:
         write_complete(directory, (), staging, {})
         staging.publish()
-    _place(CompressedDirectory.open(made), target, os.replace)
+    _place(open_compressed(made), target, os.replace)
     shutil.rmtree(made)
 
 

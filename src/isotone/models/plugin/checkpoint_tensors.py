@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from isotone.checkpoint.compressed.decode import dense_pieces, restore_into
+from isotone.checkpoint.compressed.decode import decode_into, decode_pieces
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 
@@ -109,7 +109,7 @@ def dense_tensor(
     if math.prod(record.shape) == 0 or dtype in (None, stored):
         return _whole(directory, record)
     out = torch.empty(math.prod(record.shape), dtype=dtype)
-    for start, piece in dense_pieces(directory, record):
+    for start, piece in decode_pieces(directory, record):
         values = torch.from_numpy(piece).view(stored)
         out[start : start + len(values)] = values
     return out.reshape(record.shape)
@@ -120,5 +120,5 @@ def _whole(directory: CompressedDirectory, record: Record) -> torch.Tensor:
     if math.prod(record.shape) == 0:
         return torch.empty(record.shape, dtype=stored)
     buffer = torch.empty(record.dense_bytes, dtype=torch.uint8)
-    restore_into(directory, record, buffer.numpy())
+    decode_into(directory, record, buffer.numpy())
     return buffer.view(stored).reshape(record.shape)

@@ -17,6 +17,7 @@ import transformers
 
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import InputError
 
 _METHOD = "_load_pretrained_model"
@@ -86,4 +87,4 @@ def read_through(load_config: Any, checkpoint_files: list[str]) -> CompressedDir
             _raise_exceptions_for_missing_entries=False,
             **(load_config.download_kwargs or {}),
         )
-    return CompressedDirectory.open(Path(checkpoint_files[0]).parent)
+    return open_compressed(Path(checkpoint_files[0]).parent)

@@ -20,6 +20,7 @@ from transformers.quantizers.base import HfQuantizer
 from isotone.checkpoint.compressed.config import WEIGHTS_KEY
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.opening import open_compressed
 from isotone.errors import InputError
 from isotone.models.lazy.loading_tensor import packed_tensor, unread_tensor
 from isotone.models.packed.model import become_packed
@@ -135,7 +136,7 @@ def _weight_bytes(checkpoint_files: list[str]) -> int:
     """
     directory = Path(checkpoint_files[0]).parent
     if (directory / MANIFEST_FILE).is_file():
-        files = CompressedDirectory.open(directory).shard_files
+        files = open_compressed(directory).shard_files
         return sum(record.n_bytes for _, record in files)
     return sum(Path(file).stat().st_size for file in checkpoint_files)
 

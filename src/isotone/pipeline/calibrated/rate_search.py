@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics
-from isotone.checkpoint.compressed.manifest import hash_file
+from isotone.checkpoint.compressed.file_record import hash_file
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.staging.staging import Staging

@@ -10,7 +10,7 @@ the workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
@@ -22,11 +22,10 @@ from blake3 import blake3
 
 from isotone import _native
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
-from isotone.checkpoint.files.safetensors_writer import ShardWriter
-from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
+from isotone.checkpoint.files.safetensors_writer import ShardWriter, storage_order
 from isotone.checkpoint.source.source import Source
 from isotone.codec.arrays import SUFFIXES
-from isotone.codec.packed import ALIGNMENT, CHUNK_WEIGHTS, encode_chunk
+from isotone.codec.packed import CHUNK_WEIGHTS, encode_chunk
 from isotone.core.fit import Fit, fit
 from isotone.core.float_format import FloatFormat
 from isotone.engine.progress import Progress
@@ -61,23 +60,31 @@ def compress_shard(
     kept: list[KeptRecord] = []
     small: list[SmallArray] = []
     with ShardWriter(path, expected) as writer:
-        by_width = sorted(shard.kept, key=lambda item: -DTYPE_BYTES[item.tensor.dtype])
-        wide = [item for item in by_width if DTYPE_BYTES[item.tensor.dtype] >= ALIGNMENT]
-        for item in wide:
+        ordered = sorted(shard.kept, key=lambda item: storage_order(item.tensor.dtype))
+        before, behind = _around_packed(ordered)
+        for item in before:
             kept.append(_copy(source, item, shard.name, writer, progress))
         fits = fitter or (lambda matrix: _fit(source, matrix))
         for sink in _cluster(source, shard, writer, threads, progress, fits):
             clustered.append(sink.record)
             small += sink.small
-        rest: list[tuple[int, SmallArray | Kept]] = [(array.itemsize, array) for array in small]
-        rest += [(DTYPE_BYTES[item.tensor.dtype], item) for item in by_width[len(wide) :]]
-        for _, entry in sorted(rest, key=lambda pair: -pair[0]):
+        rest: list[tuple[float, SmallArray | Kept]] = []
+        rest += [(storage_order(array.tag), array) for array in small]
+        rest += [(storage_order(item.tensor.dtype), item) for item in behind]
+        for _, entry in sorted(rest, key=lambda pair: pair[0]):
             if isinstance(entry, Kept):
                 kept.append(_copy(source, entry, shard.name, writer, progress))
             else:
                 writer.add(entry.name, entry.tag, entry.array)
         writer.finish()
     return {"clustered": [asdict(r) for r in clustered], "kept": [asdict(r) for r in kept]}
+
+
+def _around_packed(ordered: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]:
+    """Split tensors that are stored bit for bit: before the packed ranks, and behind them."""
+    packed = storage_order("U8", packed=True)
+    before = [item for item in ordered if storage_order(item.tensor.dtype) < packed]
+    return before, list(ordered[len(before) :])
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from isotone.checkpoint.compressed.config import compressed_config
+from isotone.checkpoint.compressed.file_record import FileRecord, hash_file
 from isotone.checkpoint.compressed.manifest import (
     MANIFEST_FILE,
     ClusteredRecord,
-    FileRecord,
     KeptRecord,
     Manifest,
     Record,
-    hash_file,
-    parse_record,
 )
+from isotone.checkpoint.compressed.record_parsing import parse_record
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch

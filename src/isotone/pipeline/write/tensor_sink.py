@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
-from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.codec.arrays import (
     CODEBOOK,
     COLUMN_SCALE,
@@ -55,11 +54,6 @@ class SmallArray:
     name: str
     tag: str
     array: NDArray[Any]
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element."""
-        return DTYPE_BYTES[self.tag]
 
 
 class TensorSink:

@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.checkpoint.overlay.change import Change
-from isotone.checkpoint.overlay.write import write_codebooks
-from isotone.checkpoint.staging.staging import Staging
+from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
+from isotone.checkpoint.overlay.write import write_overlay
+from isotone.checkpoint.staging.open import open_staging
 from isotone.core.scales.codes import decode_scales
 from isotone.pipeline.compress import compress
 from tests.builders.checkpoints import Bf16, tree, weights, write_model, write_tree
 
 
-def write(base, out, changes, by=write_codebooks, **options):
+def write(base, out, changes, by=write_overlay, **options):
     """The directory OUT over (or instead of) the one at base."""
-    opened = CompressedDirectory.open(base)
-    with Staging.open(out, {}, overwrite=False) as staging:
+    opened = open_compressed(base)
+    with open_staging(out, {}, overwrite=False) as staging:
         by(opened, changes, staging, {"test": {"n": 1}}, **options)
         staging.publish()
     return out
@@ -26,7 +26,7 @@ def write(base, out, changes, by=write_codebooks, **options):
 
 def values_of(directory, name):
     """A tensor without its assignments."""
-    opened = CompressedDirectory.open(directory)
+    opened = open_compressed(directory)
     record = next(r for r in opened.manifest.clustered if r.name == name)
     return opened.values(record, opened.packed(record))
 
@@ -40,13 +40,13 @@ def moved(tensor, by=0.03):
 
 def every_change(directory):
     """New codebooks for all clustered tensors, new factors where there are any, a norm."""
-    opened = CompressedDirectory.open(directory)
+    opened = open_compressed(directory)
     changes = []
     for record in opened.manifest.clustered:
         tensor = opened.values(record, opened.packed(record))
         row, column = tensor.row_scale, tensor.column_scale
         changes.append(
-            Change(
+            TensorOverlay(
                 record.name,
                 moved(tensor),
                 None if row is None else (decode_scales(row) * np.float32(1.1)).astype(np.float16),
@@ -56,7 +56,7 @@ def every_change(directory):
     for record in opened.manifest.kept:
         if "norm" in record.name:
             data = np.arange(record.dense_bytes, dtype=np.uint8).tobytes()
-            changes.append(Change(record.name, kept=data))
+            changes.append(TensorOverlay(record.name, kept=data))
     return changes
 
 
