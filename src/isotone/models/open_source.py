@@ -1,4 +1,4 @@
-"""Finds what a user means by MODEL."""
+"""Finds what a user means by MODEL, and registers the kinds of sources that isotone opens."""
 
 from __future__ import annotations
 
@@ -8,28 +8,43 @@ from pathlib import Path
 from isotone.checkpoint.files.hub import download
 from isotone.checkpoint.files.location import is_remote, locate_found
 from isotone.checkpoint.source.model_directory import ModelDirectory, SingleFile
+from isotone.checkpoint.source.registry import find_kind, register_source
 from isotone.checkpoint.source.source import Source
 from isotone.errors import InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+_FILE_SUFFIXES = {".safetensors", ".gguf"}
 
 
 def open_source(model: str | Path) -> Source:
-    """Open a model directory, a .safetensors or .gguf file, or a hub id (`org/name[@revision]`).
+    """Open a model.
 
-    The directory or .safetensors file may be in a store (`s3://...`).
+    Parameters
+    ----------
+    model : str or Path
+        A model directory, a .safetensors or .gguf file, a hub id (`org/name[@revision]`), or what a
+        registered kind of source accepts. A directory or .safetensors file may be in a store
+        (`s3://...`).
 
-    Raises InputError where it is none of these, and as the readers of each do.
+    Returns
+    -------
+    Source
+        The open model; no weights are read yet.
+
+    Raises
+    ------
+    InputError
+        If no kind of source accepts the model.
+    FormatError
+        If a file of the model is damaged.
     """
     path = locate_found(model)
-    if path.is_dir():
-        return ModelDirectory(path)
+    kind = find_kind(str(model), path)
+    if kind is not None:
+        return kind.open(str(model), path)
     if path.is_file():
-        return _open_file(path)
-    looks_local = str(model).startswith((".", "/", "~")) or path.suffix in {".safetensors", ".gguf"}
-    if not looks_local and _HUB_ID.fullmatch(str(model)):
-        return ModelDirectory(download(str(model)))
+        raise _unreadable(path)
     raise InputError(
         f"{model}: no such file or directory; expected a model directory, a .safetensors or .gguf "
         "file, or a hub id such as org/name"
@@ -57,18 +72,41 @@ def runnable(source: Source) -> ModelDirectory:
     return source
 
 
-def _open_file(path: Path) -> Source:
-    if path.suffix == ".safetensors":
-        return SingleFile(path)
-    if path.suffix == ".gguf" and is_remote(path):
-        raise InputError(f"{path}: GGUF is read from this machine's disks alone; fetch it first")
-    if path.suffix == ".gguf":
-        from isotone.models.gguf.source import open_gguf
+def _is_hub_id(model: str, path: Path) -> bool:
+    looks_local = model.startswith((".", "/", "~")) or path.suffix in _FILE_SUFFIXES
+    return not looks_local and _HUB_ID.fullmatch(model) is not None and not path.exists()
 
-        return open_gguf(path)
+
+@register_source("hub", accepts=_is_hub_id)
+def _open_hub_id(model: str, path: Path) -> Source:  # noqa: ARG001 (no path)
+    return ModelDirectory(download(model))
+
+
+@register_source("gguf", accepts=lambda _, path: path.suffix == ".gguf" and path.is_file())
+def _open_gguf(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
+    if is_remote(path):
+        raise InputError(f"{path}: GGUF is read from this machine's disks alone; fetch it first")
+    from isotone.models.gguf.source import open_gguf
+
+    return open_gguf(path)
+
+
+@register_source(
+    "safetensors", accepts=lambda _, path: path.suffix == ".safetensors" and path.is_file()
+)
+def _open_safetensors(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
+    return SingleFile(path)
+
+
+@register_source("directory", accepts=lambda _, path: path.is_dir())
+def _open_directory(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
+    return ModelDirectory(path)
+
+
+def _unreadable(path: Path) -> InputError:
     if path.suffix in _PICKLE_SUFFIXES:
-        raise InputError(
+        return InputError(
             f"{path}: is a pickle, which can run code and is not read; convert it with "
             "transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW)"
         )
-    raise InputError(f"{path}: expected a directory, a .safetensors or a .gguf file")
+    return InputError(f"{path}: expected a directory, a .safetensors or a .gguf file")
