@@ -211,7 +211,8 @@ def way_of_a_tensor(tree: Tree, listed: bool) -> list[tuple[str, object]]:
     files = {callee[0] for _, callee in calls}
     between = [(a, b) for a, b in calls if a is not None and _folder(a[0]) != _folder(b[0])]
     climbs = [(a, b) for a, b in between if tree.height(_folder(b[0])) > tree.height(_folder(a[0]))]
-    pairs = sorted({(a[0], b[0]) for a, b in climbs})
+    tasks = sum(_folder(a[0]) == "engine" for a, _ in climbs)
+    progress = sum(_folder(b[0]) == "cli" for _, b in climbs)
     if listed:
         print(*sorted(files), sep="\n")
         print(*(f"{' '.join(a)} -> {' '.join(b)}" for a, b in climbs), sep="\n")
@@ -219,7 +220,9 @@ def way_of_a_tensor(tree: Tree, listed: bool) -> list[tuple[str, object]]:
         ("files that one tensor enters", len(files)),
         ("calls between folders", len(between)),
         ("calls that climb", len(climbs)),
-        ("pairs of files whose calls climb", len(pairs)),
+        ("of these, tasks that an engine runs", tasks),
+        ("of these, progress that the command line shows", progress),
+        ("of these, others", len(climbs) - tasks - progress),
     ]
 
 

@@ -3,11 +3,11 @@
     PYTHONPATH=CHECKOUT/src python benchmarks/measuring/call_trace.py MODEL OUT
 
 The script runs `isotone compress MODEL OUT --bits 3.6 --workers 1 --json` in this process under
-`sys.setprofile` and prints the calls between files of isotone as JSON: each distinct pair of caller
-and callee, as a file and a function. Calls made while a module is being imported do not count. The
-caller is the nearest function of isotone on the stack of the same thread, so a function that the
-standard library calls back belongs to whoever called the library. A function that runs in a thread
-of a pool has a file, but no caller.
+`sys.setprofile` and prints the calls between files of isotone as JSON: each distinct pair of
+caller and callee, as a file and a function. Calls by the import system, and those made while a
+module is being imported, do not count. The caller is the nearest function of isotone on the stack
+of the same thread, so a function that the standard library calls back belongs to whoever called
+the library. A function that runs in a thread of a pool has a file, but no caller.
 """
 
 import argparse
@@ -39,7 +39,8 @@ class Trace:
         if event != "call" or not frame.f_code.co_filename.startswith(SOURCE):
             return
         caller, outer = None, frame.f_back
-        if frame.f_code.co_name == IMPORTING:
+        imported = outer is not None and outer.f_code.co_filename.startswith("<frozen importlib")
+        if imported or frame.f_code.co_name == IMPORTING:
             return
         while outer is not None:
             if outer.f_code.co_filename.startswith(SOURCE):
