@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.evaluation.frontier.sweep import frontier
-from isotone.evaluation.frontier.variants import variants
+from isotone.evaluation.frontier.variants import frontier_variants
 from isotone.models.text import BUILTIN
 from isotone.reporting.frontier.chart import frontier_chart
 from isotone.reporting.page import write_chart
@@ -71,7 +71,7 @@ def main() -> None:
         model,
         WORK,
         given.text,
-        variants=variants(BITS, K, calibrate="self"),
+        variants=frontier_variants(BITS, K, calibrate="self"),
         windows=given.windows,
         exclude=["*embed_tokens*"],
     )

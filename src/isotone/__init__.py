@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.errors import InputError as InputError
     from isotone.errors import IsotoneError as IsotoneError
     from isotone.errors import MissingExtraError as MissingExtraError
+    from isotone.evaluation.frontier.results import FrontierPoint as FrontierPoint
+    from isotone.evaluation.frontier.sweep import frontier as frontier
+    from isotone.evaluation.frontier.variants import FrontierVariant as FrontierVariant
+    from isotone.evaluation.frontier.variants import frontier_variants as frontier_variants
     from isotone.evaluation.generate import Generation as Generation
     from isotone.evaluation.generate import generate as generate
     from isotone.evaluation.run import Evaluation as Evaluation
@@ -49,6 +53,9 @@ _MODULES = {
     "isotone.core.clustered_tensor": ("ClusteredTensor",),
     "isotone.core.values": ("Values",),
     "isotone.errors": ("FormatError", "InputError", "IsotoneError", "MissingExtraError"),
+    "isotone.evaluation.frontier.results": ("FrontierPoint",),
+    "isotone.evaluation.frontier.sweep": ("frontier",),
+    "isotone.evaluation.frontier.variants": ("FrontierVariant", "frontier_variants"),
     "isotone.evaluation.generate": ("Generation", "generate"),
     "isotone.evaluation.run": ("Evaluation", "evaluate"),
     "isotone.healing.run": ("Healing", "heal"),

@@ -6,7 +6,7 @@ import json
 
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import frontier
-from isotone.evaluation.frontier.variants import variants
+from isotone.evaluation.frontier.variants import frontier_variants
 
 PROTOCOL = {"context": 32, "windows": 4}
 ARGUMENTS = ("--context", 32, "--windows", 4, "--bits", "3.5", "--k", "6")
@@ -16,7 +16,7 @@ NF4 = {"family": "NF4", "label": "block 64", "bits_per_weight": 4.25, "perplexit
 
 
 def swept(language_models, results, **changes):
-    options = {"variants": variants([3.5], [6]), **PROTOCOL, **changes}
+    options = {"variants": frontier_variants([3.5], [6]), **PROTOCOL, **changes}
     return frontier(language_models.dense, results, language_models.text, **options)
 
 

@@ -12,7 +12,7 @@ from isotone.errors import InputError
 from isotone.evaluation.frontier import bench
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import frontier
-from isotone.evaluation.frontier.variants import variants
+from isotone.evaluation.frontier.variants import frontier_variants
 from tests.builders import language_model
 from tests.builders.frontier_sweeps import (
     ARGUMENTS,
@@ -106,7 +106,7 @@ def test_one_run_at_a_time(results, language_models, monkeypatch):
 
     monkeypatch.setattr(bench, "compress", inner)
     with pytest.raises(KeyboardInterrupt):
-        swept(language_models, results, variants=variants([], [8]))
+        swept(language_models, results, variants=frontier_variants([], [8]))
 
 
 def test_a_compressed_model_is_refused(language_models, tmp_path):

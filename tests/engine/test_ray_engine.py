@@ -31,7 +31,7 @@ from isotone.engine.tasks import Needs, independent
 from isotone.errors import FormatError, InputError
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import frontier
-from isotone.evaluation.frontier.variants import variants
+from isotone.evaluation.frontier.variants import frontier_variants
 from isotone.models.open_source import open_source
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
@@ -375,7 +375,7 @@ def test_a_study_gives_the_records_of_a_local_one(nodes, language_models, isoton
 def test_a_sweep_gives_the_points_of_a_local_one(engine, language_models, tmp_path):
     text = language_models.text
     # The manifests name their statistics, whose paths are of one length.
-    options = {"variants": variants([3.5, 4.5], [16], calibrate=str(text)), "context": 24}
+    options = {"variants": frontier_variants([3.5, 4.5], [16], calibrate=str(text)), "context": 24}
     options["windows"] = 2
     frontier(language_models.dense, tmp_path / "one", text, **options)
     frontier(language_models.dense, tmp_path / "two", text, engine=engine, **options)

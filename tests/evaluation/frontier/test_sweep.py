@@ -15,7 +15,13 @@ from isotone.evaluation.frontier import bench
 from isotone.evaluation.frontier.baselines import read_points
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import frontier
-from isotone.evaluation.frontier.variants import CALIBRATED, ENTROPY, KMEANS, PLAIN, variants
+from isotone.evaluation.frontier.variants import (
+    CALIBRATED,
+    ENTROPY,
+    KMEANS,
+    PLAIN,
+    frontier_variants,
+)
 from isotone.evaluation.run import evaluate
 from tests.builders import language_model
 from tests.builders.frontier_sweeps import (
@@ -69,7 +75,7 @@ def test_calibrated_sizes_share_statistics(language_models, tmp_path, monkeypatc
 
     monkeypatch.setattr(bench, "calibrate", counting)
     text = str(language_models.text)
-    wanted = variants([3.5, 4.5], [], calibrate=text)
+    wanted = frontier_variants([3.5, 4.5], [], calibrate=text)
     assert [v.family for v in wanted] == 2 * [CALIBRATED] + 2 * [ENTROPY]
     results = tmp_path / "results"
     points = swept(language_models, results, variants=wanted)
@@ -128,23 +134,23 @@ def test_a_collapsed_variant_is_kept_without_figures(language_models, tmp_path, 
         raise InputError("the model gives nan for 4 of 4 tokens")
 
     monkeypatch.setattr(bench, "compare", broken)
-    swept(language_models, tmp_path / "r", variants=variants([], [6])[:1])
+    swept(language_models, tmp_path / "r", variants=frontier_variants([], [6])[:1])
     point = json.loads(lines(tmp_path / "r")[1])
     assert (point["perplexity"], point["kl"], point["top1_agreement"]) == (None, None, None)
     assert point["bits_per_weight"] > 1
 
 
 def test_variants_are_named_once_and_checked():
-    named = [(v.family, v.label, v.arguments) for v in variants([3.1, 3.1], [16])]
+    named = [(v.family, v.label, v.arguments) for v in frontier_variants([3.1, 3.1], [16])]
     assert named == [
         (ENTROPY, "3.1 bits", {"bits": 3.1}),
         (KMEANS, "K = 16", {"k": 16}),
         (PLAIN, "K = 16", {"k": 16, "protect": "off", "scale": "none"}),
     ]
     with pytest.raises(InputError, match="k is 257"):
-        variants([], [257])
+        frontier_variants([], [257])
     with pytest.raises(InputError, match=r"bits is 0\.5"):
-        variants([0.5], [])
+        frontier_variants([0.5], [])
 
 
 # Going on
@@ -152,7 +158,7 @@ def test_variants_are_named_once_and_checked():
 
 def test_points_that_are_there_are_not_measured_again(results, language_models, compressed_anew):
     before = lines(results)
-    points = swept(language_models, results, variants=variants([3.5], [6, 8])[:3])
+    points = swept(language_models, results, variants=frontier_variants([3.5], [6, 8])[:3])
     assert compressed_anew == [{"k": 8}]
     assert lines(results)[:N_POINTS] == before
     assert len(points) == len(lines(results)) == N_POINTS + 1

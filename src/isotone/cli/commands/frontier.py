@@ -123,11 +123,11 @@ def _points_asked_for(
 ) -> dict[str, Any]:
     """Read what to measure, and the points that others measured."""
     from isotone.evaluation.frontier.baselines import read_points
-    from isotone.evaluation.frontier.variants import variants
+    from isotone.evaluation.frontier.variants import frontier_variants
 
     sizes, numbers = _numbers(bits, float, "--bits"), _numbers(k, int, "--k")
     return {
-        "variants": variants(sizes, numbers, calibrate),
+        "variants": frontier_variants(sizes, numbers, calibrate),
         "baselines": [point for path in files or () for point in read_points(path)],
     }
 

@@ -24,8 +24,7 @@ from isotone.errors import InputError
 from isotone.evaluation.frontier.baselines import check_comparable
 from isotone.evaluation.frontier.bench import Bench
 from isotone.evaluation.frontier.results import FrontierPoint, FrontierProtocol, FrontierResults
-from isotone.evaluation.frontier.variants import DENSE, FrontierVariant
-from isotone.evaluation.frontier.variants import variants as standard_variants
+from isotone.evaluation.frontier.variants import DENSE, FrontierVariant, frontier_variants
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import open_files
@@ -70,7 +69,7 @@ def frontier(
     text : str or Path
         A UTF-8 file to judge on, or `builtin` for the text that Python ships.
     variants : sequence of FrontierVariant, optional
-        The ways to compress; by default those of `isotone.evaluation.frontier.variants.variants`.
+        The ways to compress; by default those of `isotone.frontier_variants`.
     context : int
         The number of tokens in a window, at least 2.
     windows : int
@@ -126,7 +125,7 @@ def frontier(
     subject = _subject(model, text, progress, **protocol)
     refuse_inside(results, subject.source.directory)
     engine = engine or LocalEngine(n_threads=worker_count(workers))
-    wanted = standard_variants() if variants is None else variants
+    wanted = frontier_variants() if variants is None else variants
     with FrontierResults.open(results, subject.protocol, overwrite=overwrite) as kept:
         _check_baselines(baselines, kept.points)
         _measure(subject, wanted, kept, baselines, engine, device, progress)

@@ -39,7 +39,7 @@ DENSE = FrontierVariant("dense", "dense", {})
 """The model as it is, not compressed."""
 
 
-def variants(
+def frontier_variants(
     bits: Sequence[float] = BITS, k: Sequence[int] = K, calibrate: str | None = None
 ) -> list[FrontierVariant]:
     """Return the variants of a sweep: sizes in bits, and numbers of centroids in two ways.
@@ -67,7 +67,7 @@ def variants(
 
     Examples
     --------
-    >>> [(variant.family, variant.label) for variant in variants([3.1], [16])]
+    >>> [(variant.family, variant.label) for variant in frontier_variants([3.1], [16])]
     [('isotone, entropy', '3.1 bits'), ('isotone, k-means', 'K = 16'), ('k-means, plain', 'K = 16')]
     """
     for size in bits:
