@@ -18,6 +18,10 @@ from isotone.models.plugin.registration import register_when_imported
 
 if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editors
     from isotone import study as study
+    from isotone.checkpoint.files.tensor_info import TensorInfo as TensorInfo
+    from isotone.checkpoint.source.registry import register_source as register_source
+    from isotone.checkpoint.source.source import CompanionFile as CompanionFile
+    from isotone.checkpoint.source.source import Source as Source
     from isotone.core.cluster import cluster as cluster
     from isotone.core.clustered_tensor import ClusteredTensor as ClusteredTensor
     from isotone.core.values import Values as Values
@@ -49,6 +53,9 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.pipeline.verify import verify as verify
 
 _MODULES = {
+    "isotone.checkpoint.files.tensor_info": ("TensorInfo",),
+    "isotone.checkpoint.source.registry": ("register_source",),
+    "isotone.checkpoint.source.source": ("CompanionFile", "Source"),
     "isotone.core.cluster": ("cluster",),
     "isotone.core.clustered_tensor": ("ClusteredTensor",),
     "isotone.core.values": ("Values",),

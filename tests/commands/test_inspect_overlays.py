@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 
+from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.core.movement import Movement
 from isotone.pipeline.inspect import inspect, inspect_tensor
