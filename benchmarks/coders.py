@@ -30,9 +30,10 @@ from isotone.core.fit import fit
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent
 from isotone.models.open_source import open_source
-from isotone.pipeline.allocate.importance import Importance
+from isotone.pipeline.allocate.importance import Importance, SharedLambda
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
-from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
+from isotone.pipeline.allocate.rate_probe import rate_probe
+from isotone.pipeline.allocate.rate_search import lambda_for
 from isotone.plan.job import plan_job
 from isotone.plan.settings import MatrixSettings, Selection
 from isotone.plan.tensors import Clustered

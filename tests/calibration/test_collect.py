@@ -22,8 +22,8 @@ from isotone.errors import FormatError, InputError
 from isotone.models.language_model.files import open_files
 from isotone.models.language_model.load import load_model
 from isotone.models.open_source import open_source
-from isotone.pipeline.calibrated import rate_search as calibrated_job
-from isotone.pipeline.calibrated.judge import NO_HELP
+from isotone.pipeline.calibrated import fallbacks, rate_search
+from isotone.pipeline.calibrated.fitter import NO_HELP
 from isotone.pipeline.write import shards
 from isotone.plan.job import plan_job
 from isotone.plan.settings import Selection
@@ -257,7 +257,8 @@ def test_killed_after_the_statistics_it_goes_on_without_the_model(
             isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     with monkeypatch.context() as patch:
         patch.setattr(collecting, "PartitionedModel", killed)
-        patch.setattr(calibrated_job, "judge_all", killed)
+        for module in (fallbacks, rate_search):
+            patch.setattr(module, "judge_all", killed)
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=text)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 

@@ -14,7 +14,7 @@ from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, runnable
-from isotone.pipeline.calibrated.rate_search import collect_statistics, identity_of
+from isotone.pipeline.calibrated.open_statistics import collect_statistics, identity_of
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
 from isotone.plan.job import plan_job
 from isotone.plan.settings import Selection

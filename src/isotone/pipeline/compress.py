@@ -21,17 +21,18 @@ from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
 from isotone.models.open_source import open_source, refuse_quantized
-from isotone.pipeline.allocate.importance import Importance
-from isotone.pipeline.allocate.rate_search import SharedLambda, lambda_for, rate_probe
-from isotone.pipeline.calibrated.judge import Calibration
-from isotone.pipeline.calibrated.rate_search import (
-    calibrated_lambda,
-    identity_of,
-    judged,
+from isotone.pipeline.allocate.importance import Importance, SharedLambda
+from isotone.pipeline.allocate.rate_probe import rate_probe
+from isotone.pipeline.allocate.rate_search import lambda_for
+from isotone.pipeline.calibrated.fallbacks import (
+    calibration_record,
+    find_fallbacks,
     note_fallbacks,
-    open_calibration,
-    record_of,
+    restore_fallbacks,
 )
+from isotone.pipeline.calibrated.fitter import CalibratedFitter
+from isotone.pipeline.calibrated.open_statistics import identity_of, open_statistics
+from isotone.pipeline.calibrated.rate_search import calibrated_lambda
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.write.shards import assemble, compress_shards
 from isotone.plan.job import JobPlan, plan_job
@@ -157,7 +158,7 @@ def compress(
     with open_staging(out, job, overwrite=overwrite) as staging:
         steps = _Compression(plan, staging, engine, progress or Silent())
         if calibrate is not None:
-            steps.open_calibration(calibrate)
+            steps.calibrate(calibrate)
         steps.spend_bits(target)
         steps.write(job)
     return summarise(out, time.monotonic() - started)
@@ -193,21 +194,21 @@ class _Compression:
     def __init__(self, plan: JobPlan, staging: Staging, engine: Engine, progress: Progress) -> None:
         self._plan, self._staging = plan, staging
         self._engine, self._progress = engine, progress
-        self._calibration: Calibration | None = None
+        self._fitter: CalibratedFitter | None = None
 
-    def open_calibration(self, by: str | Path) -> None:
+    def calibrate(self, by: str | Path) -> None:
         """Open the statistics to calibrate by, which are collected first if there are none yet."""
         source, clustered = self._plan.source, self._plan.clustered
         try:
-            self._calibration = open_calibration(
-                source, clustered, by, self._staging, self._progress
-            )
+            statistics = open_statistics(source, clustered, by, self._staging, self._progress)
+            self._fitter = CalibratedFitter.of(source, statistics, clustered)
         except IsotoneError:  # the model cannot run, or the text is no text: nothing to resume
             self._staging.discard()
             raise
+        restore_fallbacks(self._fitter, self._staging)
 
     def spend_bits(self, target: float | None) -> None:
-        """Decide how bits are shared out, and which matrices are calibrated.
+        """Decide how bits are shared out, and which matrices their statistics help.
 
         A resumed job finds both in its notes.
         """
@@ -218,34 +219,30 @@ class _Compression:
                 lambda_ = self._search(target, importance)
                 self._staging.take_note(_LAMBDA, lambda_)
             self._plan = self._plan.changed(SharedLambda(lambda_, importance).apply)
-        elif self._calibration is not None:
-            judged(
-                self._calibration, self._plan.groups, self._staging, self._engine, self._progress
-            )
+        elif self._fitter is not None:
+            groups = self._plan.groups
+            find_fallbacks(self._fitter, groups, self._staging, self._engine, self._progress)
 
     def _search(self, bits: float, importance: Importance) -> float:
         """Return the Lagrange multiplier at which the model takes so many bits per weight."""
-        source, groups = self._plan.source, self._plan.groups
-        engine, progress = self._engine, self._progress
-        if self._calibration is None:
-            with rate_probe(engine, source, groups, importance, progress) as bits_at:
+        plan, engine, progress = self._plan, self._engine, self._progress
+        if self._fitter is None:
+            with rate_probe(engine, plan.source, plan.groups, importance, progress) as bits_at:
                 return lambda_for(bits, bits_at)
-        lambda_ = calibrated_lambda(
-            self._calibration, source, groups, bits, importance, engine, progress
-        )
-        note_fallbacks(self._calibration, self._staging)
+        lambda_ = calibrated_lambda(self._fitter, plan, bits, importance, engine, progress)
+        note_fallbacks(self._fitter, self._staging)
         return lambda_
 
     def write(self, job: dict[str, Any]) -> None:
-        """Write all shards, what goes beside them, and publish the directory."""
-        fitter = None if self._calibration is None else self._calibration.fit
+        """Write all shards and what goes beside them, and publish the directory."""
+        fitter = None if self._fitter is None else self._fitter.fit
         records = compress_shards(self._plan, self._staging, self._engine, self._progress, fitter)
         if self._plan.source.identity() != job["source"]:
             self._staging.discard()
             raise InputError("the model's files changed while they were read; run it again")
         arguments = dict(job["arguments"])
-        if self._calibration is not None:
-            arguments["calibration"] = record_of(self._calibration, self._plan.clustered)
+        if self._fitter is not None:
+            arguments["calibration"] = calibration_record(self._fitter, self._plan.clustered)
         assemble(self._plan, records, arguments, self._staging)
         with writing(self._staging.out):
             self._staging.publish()

@@ -167,7 +167,10 @@ def test_what_transformers_loads_is_fetched_first(command, isotone):
     pytest.importorskip("torch")
     name, *others = command
     line = refusal(isotone, name, "memory://some/model", *others)
-    assert "memory://some/model: is in an object store, and transformers loads models from this" in line
+    assert (
+        "memory://some/model: is in an object store, and transformers loads models from this"
+        in line
+    )
 
 
 def test_a_url_that_lost_a_slash_is_refused(tmp_path):

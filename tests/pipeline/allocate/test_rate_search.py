@@ -306,7 +306,7 @@ def test_a_run_that_ends_after_the_survey_goes_on_without_another(
 
 def test_a_run_that_ends_in_the_survey_surveys_again(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("isotone.pipeline.allocate.rate_search._bits_of", interrupted)
+        patch.setattr("isotone.pipeline.allocate.rate_probe._bits_of", interrupted)
         with pytest.raises(RunInterruptedError):
             compress(small, tmp_path / "out", bits=3.0)
     assert not (tmp_path / "out").exists()

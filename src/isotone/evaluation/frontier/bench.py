@@ -26,7 +26,7 @@ from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
 from isotone.models.text import Tokens
 from isotone.pipeline.calibrate import calibrate
-from isotone.pipeline.calibrated.rate_search import identity_of
+from isotone.pipeline.calibrated.open_statistics import identity_of
 from isotone.pipeline.compress import compress
 
 _QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")

@@ -1,0 +1,1 @@
+"""How bits are shared out between the matrices of a model."""

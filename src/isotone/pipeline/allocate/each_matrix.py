@@ -1,4 +1,4 @@
-"""One thing found of each matrix of a model, wherever workers run, and in the matrices' order."""
+"""Computes something for each matrix of a model, on any engine, in the order of the matrices."""
 
 from __future__ import annotations
 
@@ -15,57 +15,84 @@ from isotone.plan.tensors import Clustered
 Found = TypeVar("Found")
 
 Group: TypeAlias = tuple[Clustered, ...]
-"""Tensors that one worker takes as one task."""
+"""The tensors that one worker takes as one task."""
 
 _Task: TypeAlias = tuple[int, Group, tuple[Any, ...]]
 
 
 def matrices_of(plans: Iterable[Clustered]) -> Iterable[PlannedMatrix]:
-    """The matrices of some tensors, in order."""
+    """Return the matrices of some tensors.
+
+    Parameters
+    ----------
+    plans : iterable of Clustered
+        The tensors.
+
+    Returns
+    -------
+    iterable of PlannedMatrix
+        Their matrices, in order.
+    """
     return (PlannedMatrix(plan, index) for plan in plans for index in range(plan.n_matrices))
 
 
 @contextmanager
 def each_matrix(
     engine: Engine,
-    find: Callable[..., Found],
+    compute: Callable[..., Found],
     groups: Sequence[Group],
     progress: Progress,
 ) -> Iterator[Callable[..., list[Found]]]:
-    """Workers that find something; yields what asks them: `ask(stage, *arguments)`.
+    """Start workers that compute something for each matrix, for the length of a `with`.
 
-    find: of a PlannedMatrix and the arguments; pickles, where workers are elsewhere. What it keeps
-    in itself lasts from one asking to the next, in each worker. groups: of tensors, one task each.
-    What is found comes in the order of the matrices, whoever found it.
+    Parameters
+    ----------
+    engine : Engine
+        Where the workers run.
+    compute : callable
+        Takes a PlannedMatrix and further arguments, on several threads at once. It pickles where
+        workers are other processes. What it keeps in itself lasts from one call to the next, in
+        each worker.
+    groups : sequence of tuple of Clustered
+        The tensors; each group is one task.
+    progress : Progress
+        Is told how many dense bytes are done.
+
+    Yields
+    ------
+    callable
+        `compute_all(stage, *arguments)` computes all results with the same arguments, and returns
+        them in the order of the matrices, whoever computed them. `stage` is what people are shown.
     """
     n_bytes = [sum(plan.tensor.n_bytes for plan in group) for group in groups]
-    by_size = sorted(range(len(groups)), key=lambda i: -n_bytes[i])  # large ones would come late
-    with engine.start(_EachMatrix, (find, engine.n_threads), progress) as team:
+    by_size = sorted(range(len(groups)), key=lambda i: -n_bytes[i])  # large ones would end late
+    with engine.start(_EachMatrix, (compute, engine.n_threads), progress) as team:
 
-        def ask(stage: str, *arguments: Any) -> list[Found]:  # noqa: ANN401 (what `find` takes)
+        def compute_all(stage: str, *arguments: Any) -> list[Found]:  # noqa: ANN401 (as `compute`)
             progress.begin(stage, sum(n_bytes))
             tasks = [(i, groups[i], arguments) for i in by_size]
             found = {task[0]: of_group for task, of_group in team.results(independent(tasks))}
             return [each for i in range(len(groups)) for each in found[i]]
 
-        yield ask
+        yield compute_all
 
 
 class _EachMatrix(Generic[Found]):
-    """A worker: the matrices of a group, on its threads."""
+    """A worker that takes the matrices of one group after the other, on its threads."""
 
-    def __init__(self, find: Callable[..., Found], n_threads: int) -> None:
-        self._find, self._n_threads = find, n_threads
+    def __init__(self, compute: Callable[..., Found], n_threads: int) -> None:
+        self._compute, self._n_threads = compute, n_threads
 
     def __call__(self, task: _Task, progress: Progress) -> list[Found]:
         _, group, arguments = task
 
-        def find(matrix: PlannedMatrix) -> tuple[PlannedMatrix, Found]:
-            return matrix, self._find(matrix, *arguments)
+        def compute(matrix: PlannedMatrix) -> tuple[PlannedMatrix, Found]:
+            return matrix, self._compute(matrix, *arguments)
 
         found = []
         with Threads.start(self._n_threads) as threads:
-            for matrix, each in threads.map(find, matrices_of(group), ahead=2 * self._n_threads):
+            results = threads.map(compute, matrices_of(group), ahead=2 * self._n_threads)
+            for matrix, each in results:
                 found.append(each)
                 progress.advance(matrix.plan.tensor.n_bytes // matrix.plan.n_matrices)
         return found

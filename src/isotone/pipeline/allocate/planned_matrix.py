@@ -13,23 +13,48 @@ from isotone.core.float_format import Bits, FloatFormat
 from isotone.plan.tensors import Clustered
 
 PIECE_WEIGHTS = 16 * CHUNK_WEIGHTS
-"""Weights that are read, coded and written as one: 8 MiB of bfloat16."""
+"""The weights that are read, coded and written at a time: 8 MiB of bfloat16."""
 
 
 @dataclass(frozen=True)
 class PlannedMatrix:
-    """A tensor to be clustered, or one matrix of its stack."""
+    """A matrix to be clustered: a whole tensor, or one matrix of a stack.
+
+    Attributes
+    ----------
+    plan : Clustered
+        The tensor.
+    index : int
+        The position of the matrix in the stack; 0 for a tensor that is not a stack.
+    """
 
     plan: Clustered
     index: int
 
     @property
     def start(self) -> int:
-        """Its first weight in the flattened tensor."""
+        """The position of its first weight in the flattened tensor."""
         return self.index * self.plan.layout.matrix_weights
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """The name of its tensor, and its position in the stack: what identifies the matrix."""
+        return self.plan.tensor.name, self.index
+
     def read_from(self, source: Source) -> Matrix:
-        """The matrix as `fit` reads it. One that is a single piece is read once and held."""
+        """Return the matrix in the form in which it is clustered.
+
+        Parameters
+        ----------
+        source : Source
+            The model.
+
+        Returns
+        -------
+        Matrix
+            Reads the weights when they are asked for, in pieces of whole rows. A matrix that is a
+            single piece is read once and held in memory.
+        """
         plan = self.plan
         float_format = FloatFormat(plan.tensor.dtype)
         n_rows, n_columns = plan.matrix_shape

@@ -1,0 +1,1 @@
+"""Compressing by statistics of what an error in each matrix does to the model's predictions."""

@@ -1,0 +1,260 @@
+"""Clusters matrices by their statistics, and by their weights alone where those are of no use.
+
+The statistics of a matrix are not used if there are none, if they say nothing of use
+(`Sensitivity.flaw`), or if they do not help (`judge.py`). Matrices with a row for each token keep
+to scales of their rows: a few thousand tokens say nothing of the rows of all other tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isotone.calibration.arrays import load_array, write_array
+from isotone.calibration.statistics import Statistics
+from isotone.checkpoint.source.source import Source
+from isotone.core.calibrated.gptq import (
+    Spreading,
+    count_by_cost,
+    fit_with_feedback,
+    order_of,
+)
+from isotone.core.calibrated.sensitivity import Sensitivity
+from isotone.core.clustering.entropy import stored_bits
+from isotone.core.fit import Fit, Matrix, MatrixSummary, count, fit_counted
+from isotone.core.moments import moments_of
+from isotone.pipeline.allocate.each_matrix import matrices_of
+from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
+from isotone.pipeline.allocate.rate_probe import fixed_bits
+from isotone.plan.tensors import Clustered
+from isotone.plan.vocabulary import has_row_per_token
+
+MatrixKey = tuple[str, int]
+"""The name of a tensor, and the position of a matrix in it."""
+
+NO_HELP = "on held-out text it is no better than without"
+"""The reason of a fallback that was found by trying."""
+
+_FACTORISING = threading.Lock()  # LAPACK uses all cores by itself
+
+
+class CalibratedFitter:
+    """Summarises and clusters matrices by what is known of each.
+
+    Attribute `fallbacks` has, for each matrix that is clustered without statistics, the reason;
+    `statistics` are those in use.
+
+    Parameters
+    ----------
+    source : Source
+        The model.
+    statistics : Statistics
+        The statistics of its matrices.
+    fallbacks : dict of (str, int) to str
+        The matrices that are clustered without statistics, as far as they are known, and why.
+    ordinary : float
+        The expected loss of a relative error of 1 in one weight of an ordinary matrix.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        statistics: Statistics,
+        fallbacks: dict[MatrixKey, str],
+        ordinary: float,
+    ) -> None:
+        self.fallbacks, self.statistics = fallbacks, statistics
+        self._source, self._ordinary = source, ordinary
+
+    @classmethod
+    def of(
+        cls, source: Source, statistics: Statistics, plans: Sequence[Clustered]
+    ) -> CalibratedFitter:
+        """Read the statistics of all matrices, and note which are of no use.
+
+        Parameters
+        ----------
+        source : Source
+            The model.
+        statistics : Statistics
+            The statistics of its matrices.
+        plans : sequence of Clustered
+            The tensors to be clustered.
+
+        Returns
+        -------
+        CalibratedFitter
+            The fitter.
+        """
+        fallbacks: dict[MatrixKey, str] = {}
+        losses = []
+        for matrix in matrices_of(plans):
+            sensitivity = statistics.sensitivity(*matrix.key, matrix.plan.matrix_shape[0])
+            reason = _reason(source, matrix, sensitivity)
+            if reason is not None or sensitivity is None:
+                fallbacks[matrix.key] = reason or ""
+                continue
+            weights = matrix.read_from(source)
+            moments = moments_of(weights.rows, weights.float_format)
+            mean_square = moments.squares_about_mean / moments.n_weights + moments.mean**2
+            losses.append(sensitivity.unit_loss / moments.n_weights * mean_square)
+        return cls(source, statistics, fallbacks, float(np.median(losses)) if losses else 1.0)
+
+    def summarise(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
+        """Summarise a matrix, by its statistics where those are used.
+
+        Parameters
+        ----------
+        matrix : PlannedMatrix
+            The matrix in its plan.
+        weights : Matrix
+            The matrix as it is read.
+
+        Returns
+        -------
+        MatrixSummary
+            Its scales, and the histogram of what is left.
+        """
+        if matrix.key in self.fallbacks:
+            return self._summarise_plainly(matrix, weights)
+        sensitivity, factor = self._sensitivity(matrix), self._factor(matrix, weights)
+        rule = matrix.plan.settings.scale
+        return self._relative(count_by_cost(weights, rule, sensitivity, factor.step))
+
+    def fit(self, matrix: PlannedMatrix) -> Fit:
+        """Cluster a matrix, by its statistics where those are used.
+
+        Parameters
+        ----------
+        matrix : PlannedMatrix
+            The matrix.
+
+        Returns
+        -------
+        Fit
+            The clustered matrix.
+        """
+        weights = self.read(matrix)
+        summary, method = self.summarise(matrix, weights), matrix.plan.settings.method
+        if matrix.key in self.fallbacks:
+            return fit_counted(summary, weights, method)
+        return fit_with_feedback(weights, summary, self._factor(matrix, weights), method)
+
+    def fit_plainly(self, matrix: PlannedMatrix, weights: Matrix) -> Fit:
+        """Cluster a matrix without GPTQ error feedback and without scales from its statistics.
+
+        Parameters
+        ----------
+        matrix : PlannedMatrix
+            The matrix in its plan.
+        weights : Matrix
+            The matrix as it is read.
+
+        Returns
+        -------
+        Fit
+            The clustered matrix.
+        """
+        summary = self._summarise_plainly(matrix, weights)
+        return fit_counted(summary, weights, matrix.plan.settings.method)
+
+    def bits(self, matrix: PlannedMatrix) -> float:
+        """Return the bits that a matrix takes on disk.
+
+        Parameters
+        ----------
+        matrix : PlannedMatrix
+            The matrix; it is clustered for this.
+
+        Returns
+        -------
+        float
+            All its bits.
+        """
+        return bits_of(matrix, self.read(matrix), self.fit(matrix))
+
+    def read(self, matrix: PlannedMatrix) -> Matrix:
+        """Return the weights of a matrix.
+
+        Parameters
+        ----------
+        matrix : PlannedMatrix
+            The matrix.
+
+        Returns
+        -------
+        Matrix
+            The matrix as it is read.
+        """
+        return matrix.read_from(self._source)
+
+    def _summarise_plainly(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
+        summary = count(weights, matrix.plan.settings.scale)
+        if self.fallbacks.get(matrix.key, NO_HELP) != NO_HELP:
+            return summary
+        sensitivity = self._sensitivity(matrix)
+        row, column = np.ones(weights.shape[0]), np.ones(weights.shape[1])
+        if summary.scales is not None:
+            row = summary.scales.unit * summary.scales.row_scales().astype(np.float64)
+            column = summary.scales.column_scales().astype(np.float64)
+        inputs = np.diag(sensitivity.inputs).astype(np.float64)
+        cost = 0.5 * float(np.mean(sensitivity.outputs * row**2) * np.mean(inputs * column**2))
+        return self._relative(replace(summary, unit=1.0 / cost))
+
+    def _relative(self, summary: MatrixSummary) -> MatrixSummary:
+        """Express the unit of a summary relative to an ordinary matrix.
+
+        Lagrange multipliers then mean what they mean without statistics.
+        """
+        assert summary.unit is not None
+        return replace(summary, unit=summary.unit * self._ordinary)
+
+    def _sensitivity(self, matrix: PlannedMatrix) -> Sensitivity:
+        found = self.statistics.sensitivity(*matrix.key, matrix.plan.matrix_shape[0])
+        assert found is not None  # it would be among the fallbacks
+        return found
+
+    def _factor(self, matrix: PlannedMatrix, weights: Matrix) -> Spreading:
+        """Return the inverse-Hessian factor; it is computed once and kept with the statistics."""
+        path = self.statistics.factor_file(*matrix.key)
+        with _FACTORISING:
+            if not path.exists():
+                inputs = self._sensitivity(matrix).inputs
+                write_array(path, Spreading.of(inputs, order_of(weights, inputs)).to_array())
+        return Spreading.of_array(load_array(path))
+
+
+def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
+    """Return the bits that a clustered matrix takes on disk.
+
+    Parameters
+    ----------
+    matrix : PlannedMatrix
+        The matrix in its plan.
+    weights : Matrix
+        The matrix as it is read.
+    fit : Fit
+        How it was clustered.
+
+    Returns
+    -------
+    float
+        All its bits.
+    """
+    value_bits = 8 * weights.float_format.itemsize
+    coded = stored_bits(fit.counts, fit.n_protected, value_bits, weights.n_chunks)
+    return coded + fixed_bits(matrix, fit.scales)
+
+
+def _reason(source: Source, matrix: PlannedMatrix, sensitivity: Sensitivity | None) -> str | None:
+    """Return why the statistics of a matrix are of no use, or None where they are."""
+    if has_row_per_token(source, matrix.plan.tensor):
+        return "it has a row for each token"
+    if sensitivity is None:
+        return "no linear layer was seen to use it"
+    if (flaw := sensitivity.flaw()) is not None:
+        return flaw
+    return None
