@@ -1,0 +1,62 @@
+"""Every script in examples/ runs on a tiny language model."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MOST_LINES = 40
+DEMO = "demo.py"  # `make demo` runs it: it downloads a model
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `python examples/NAME ARGUMENTS...` in this process, and returns what it printed."""
+
+    def started(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return started
+
+
+def test_compress_and_generate(run, language_models, tmp_path):
+    options = ["--bits", 4, "--prompt", "the model"]
+    printed = run("compress_and_generate.py", language_models.dense, tmp_path / "out", *options)
+    first, dense, clustered = printed.splitlines()
+    assert "bits per weight" in first
+    assert dense.startswith(f"{language_models.dense}: the model")
+    assert clustered.startswith(f"{tmp_path / 'out'}: the model")
+
+
+def test_cluster_an_array(run, language_models):
+    lines = run("cluster_an_array.py", language_models.dense).splitlines()
+    assert lines[0] == "model.layers.0.self_attn.q_proj.weight: 32 rows, 32 columns"
+    errors = [float(line.split("relative error ")[1].split(",")[0]) for line in lines[1:]]
+    assert len(errors) == 3
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_edit_codebooks(run, language_models):
+    lines = run("edit_codebooks.py", language_models.clustered).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        "sorted_normal",
+        "even_spacing",
+        "reverse",
+        "permute",
+    ]
+    assert [line.split(", ")[1] for line in lines[1:]] == 2 * ["keeps the order"] + 2 * [
+        "breaks the order"
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_scripts_are_short_and_tested(path):
+    if path.name != DEMO:
+        assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+        assert f'"{path.name}"' in Path(__file__).read_text("utf-8")
