@@ -16,14 +16,8 @@ from isotone.pipeline.compress import compress
 from isotone.pipeline.verify import verify
 from tests.builders import second_reader
 from tests.builders.checkpoints import tree, write_tree
-from tests.builders.overlays import copy_pair, make_pair, write
+from tests.builders.overlays import copy_pair, write
 from tests.builders.tampering import forge
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """Not to be changed."""
-    return make_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture

@@ -22,14 +22,7 @@ from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from tests.builders import second_reader
 from tests.builders.checkpoints import safetensors_bytes, tree, write_tree
-from tests.builders.overlays import copy_pair, make_pair, moved, values_of, write
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """Not to be changed."""
-    return make_pair(tmp_path_factory.mktemp("pair"))
-
+from tests.builders.overlays import copy_pair, moved, values_of, write
 
 OWN_ARRAYS = {
     "a.weight_codebook": "F32",

@@ -11,14 +11,8 @@ from isotone.errors import FormatError
 from isotone.pipeline.decompress import decompress
 from tests.builders import second_reader
 from tests.builders.checkpoints import Bf16, safetensors_bytes
-from tests.builders.overlays import copy_pair, make_pair
+from tests.builders.overlays import copy_pair
 from tests.builders.tampering import flips, forge, is_refused, set_value, truncations
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """Not to be changed."""
-    return make_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture

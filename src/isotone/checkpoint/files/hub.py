@@ -1,4 +1,4 @@
-"""Models by hub id, through huggingface_hub and its cache."""
+"""Fetches a model by its hub id, through huggingface_hub and its cache."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ _UNWANTED = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", 
 
 
 def download(hub_id: str) -> Path:
-    """The directory of a model in the hub's cache, fetched where it is not there yet.
+    """Return the directory of a model in the hub's cache; what is missing there is fetched.
 
-    hub_id: `org/name`, or `org/name@revision`. Raises InputError, with the hub's own reason.
+    Parameters
+    ----------
+    hub_id : str
+        `org/name`, or `org/name@revision`.
+
+    Returns
+    -------
+    Path
+        The directory with the model's safetensors shards and small files; weights in other formats
+        are not fetched.
+
+    Raises
+    ------
+    InputError
+        If the hub has no such model, or cannot be reached; the message quotes the hub's reason.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

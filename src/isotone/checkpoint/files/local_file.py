@@ -1,6 +1,7 @@
-"""A file read by position, so that threads can share it.
+"""A file of this machine that is read by position, so that threads can share it.
 
-Into memory of our own: the pages of a mapping would count as ours.
+The bytes are copied into memory of our own. Mapping the file would be simpler, but its pages would
+count as memory of this process.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ from isotone.errors import FormatError
 class PositionedFile:
     """An open file, which closes itself.
 
-    Pickled, it is its path and size: what comes back has opened the file anew, in any process that
-    sees it, and raises FormatError where the size is another one.
+    It pickles as its path and its size. Unpickling opens the file again, in any process that sees
+    it, and raises FormatError if the size is another one.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a file; raises FormatError, naming it."""
         self._number = -1
         self.path = path
         try:
@@ -34,7 +44,25 @@ class PositionedFile:
             raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
 
     def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
-        """So many bytes from a position; raises FormatError where the file ends before."""
+        """Return bytes of the file.
+
+        Parameters
+        ----------
+        n_bytes : int
+            How many.
+        position : int
+            Where they begin, in bytes from the start of the file.
+
+        Returns
+        -------
+        uint8 array, `[n_bytes]`
+            The bytes, in memory of their own.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         out = np.empty(n_bytes, np.uint8)
         view = out.data
         while len(view):
@@ -48,9 +76,16 @@ class PositionedFile:
         return out
 
     def forget(self, n_bytes: int, position: int) -> None:
-        """Let go of bytes that will not be read again, where the system can.
+        """Drop bytes that will not be read again from the page cache, if the system can.
 
-        A page that is used again costs far less than a fresh one, on virtual machines above all.
+        Using a page again costs far less than getting a fresh one, on virtual machines above all.
+
+        Parameters
+        ----------
+        n_bytes : int
+            How many.
+        position : int
+            Where they begin, in bytes from the start of the file.
         """
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._number, position, n_bytes, os.POSIX_FADV_DONTNEED)
@@ -59,7 +94,7 @@ class PositionedFile:
         return _reopen, (self.path.absolute(), self.n_bytes)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # `os` may be gone by the time the interpreter drops what is left.
+        # The default argument keeps `close`: `os` may be gone when the interpreter shuts down.
         if self._number >= 0:
             close(self._number)
 
@@ -71,7 +106,20 @@ def _reopen(path: Path, n_bytes: int) -> PositionedFile:
 
 
 def check_size(path: Path, found: int, expected: int) -> None:
-    """Raise FormatError where a file that is opened again has another size."""
+    """Check that a file that is opened again has the same size.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the message.
+    found, expected : int
+        Its size now, and when it was opened first, in bytes.
+
+    Raises
+    ------
+    FormatError
+        If the two differ.
+    """
     if found != expected:
         raise FormatError(
             f"{path}: is {found} bytes long, and was {expected} when it was opened first; "

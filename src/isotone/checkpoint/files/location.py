@@ -1,8 +1,8 @@
-"""Where a path or a URL leads: this machine's file system, or a store that fsspec knows.
+"""Paths and URLs: they lead to this machine's file system, or to a store that fsspec knows.
 
-A path in a store is one of universal_pathlib: it has pathlib's interface without being of its
-classes, so that what reads a directory need not know where it is. Credentials, endpoints and
-retries are the business of the store's own library (s3fs, gcsfs).
+A path in a store is a path of universal_pathlib. It has pathlib's interface without being of
+pathlib's classes, so code that reads a directory need not know where the directory is. Credentials,
+endpoints and retries are left to the store's own library (s3fs, gcsfs).
 """
 
 from __future__ import annotations
@@ -26,10 +26,24 @@ _NUMBERS: dict[type[Exception], int] = {
 
 
 def locate(place: str | Path) -> Path:
-    """The path that a user means: on this machine, or for SCHEME://... in a store.
+    """Return the path that a user means.
 
-    Raises InputError for a URL that no installed library reads, MissingExtraError without
-    universal_pathlib.
+    Parameters
+    ----------
+    place : str or Path
+        A path of this machine, or a URL of a store (`SCHEME://...`).
+
+    Returns
+    -------
+    Path
+        A path of this machine, or a remote path of universal_pathlib.
+
+    Raises
+    ------
+    InputError
+        If no installed library reads the URL, or a URL was given as a `pathlib.Path`.
+    MissingExtraError
+        If a URL is given and universal_pathlib is not installed.
     """
     if isinstance(place, PurePath):
         if _FLATTENED_URL.search(str(place)):
@@ -46,17 +60,33 @@ def locate(place: str | Path) -> Path:
         raise MissingExtraError(str(place), "remote") from error
     try:
         whole = place.rstrip("/") if isinstance(place, str) else place
-        path = UPath(whole, use_listings_cache=False)  # others write there too
+        path = UPath(whole, use_listings_cache=False)  # because other processes write there too
         if path.protocol in ("file", "local"):
             return Path(path.path)
-        _ = path.fs  # imports the store's own library
-    except Exception as error:  # whatever a store's library does as it is made
+        _ = path.fs  # imports the store's own library, which may be missing
+    except Exception as error:  # whatever a store's library raises as it is set up
         raise InputError(f"{place}: cannot be opened: {error}") from error
     return cast(Path, path)
 
 
 def locate_found(place: str | Path) -> Path:
-    """The same of something to read; raises InputError where a store has no such thing to give."""
+    """Return the path of something to read; in a store it must exist.
+
+    Parameters
+    ----------
+    place : str or Path
+        As for `locate`.
+
+    Returns
+    -------
+    Path
+        As from `locate`. A path of this machine is not checked.
+
+    Raises
+    ------
+    InputError
+        If a store has nothing there, or cannot be reached.
+    """
     path = locate(place)
     if is_remote(path):
         try:
@@ -70,26 +100,74 @@ def locate_found(place: str | Path) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path is in a store."""
+    """Return whether a path is in a store.
+
+    Parameters
+    ----------
+    path : Path
+        A path from `locate`.
+
+    Returns
+    -------
+    bool
+        False for a path of this machine.
+    """
     return not isinstance(path, PurePath)
 
 
 def store(path: Path) -> Any:  # noqa: ANN401 (fsspec.AbstractFileSystem, imported where needed)
-    """The fsspec file system that a remote path is in."""
+    """Return the fsspec file system that a remote path is in.
+
+    Parameters
+    ----------
+    path : Path
+        A remote path.
+
+    Returns
+    -------
+    fsspec.AbstractFileSystem
+        The file system.
+    """
     return cast(Any, path).fs
 
 
 def key(path: Path) -> str:
-    """What its store calls a remote path."""
+    """Return the name that the store has for a remote path.
+
+    Parameters
+    ----------
+    path : Path
+        A remote path.
+
+    Returns
+    -------
+    str
+        Such as `bucket/model/config.json`.
+    """
     return str(cast(Any, path).path)
 
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Make OSErrors that say what and where of all that the library of a store may raise.
+    """Turn whatever the library of a store raises into an OSError with a number and a file name.
 
-    fsspec says nothing of errors: s3fs lets through those of botocore (no credentials, no such
+    fsspec defines no errors of its own: s3fs passes those of botocore on (no credentials, no such
     host), and its OSErrors often have a message and no number.
+
+    Parameters
+    ----------
+    path : Path
+        The path that is used in the `with`.
+
+    Yields
+    ------
+    None
+        The body of the `with` uses the store.
+
+    Raises
+    ------
+    OSError
+        If the body raises anything but an error of isotone's.
     """
     try:
         yield
@@ -103,10 +181,27 @@ def reaching(path: Path) -> Iterator[None]:
 
 
 def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
-    """What tells versions of remote files of one directory apart, by name; raises OSError.
+    """Return what distinguishes versions of remote files.
 
-    It is a digest of all that the store says of a file, its entity tag or time included. One
-    request for all, so that asking often costs little.
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files of one directory in a store.
+
+    Returns
+    -------
+    dict of str to str
+        For each file name the SHA-256 digest of all that the store says of the file, which includes
+        its entity tag or its time.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be reached.
+
+    Notes
+    -----
+    Costs one request for all files.
     """
     with reaching(paths[0].parent):
         if len(paths) == 1:
@@ -121,7 +216,27 @@ def fingerprints(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def stored_bytes(directory: Path) -> int:
-    """What all files of a directory in a store take; one request for many. Raises OSError."""
+    """Return the bytes of all files under a directory in a store.
+
+    Parameters
+    ----------
+    directory : Path
+        A remote path.
+
+    Returns
+    -------
+    int
+        The sum of their sizes in bytes.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be reached.
+
+    Notes
+    -----
+    Costs one request for each thousand files or so, as the store pages its listings.
+    """
     with reaching(directory):
         found = store(directory).find(key(directory), detail=True)
     return sum(int(info["size"]) for info in found.values())

@@ -1,4 +1,4 @@
-"""A file in a store, read by ranges of bytes: the sibling of positioned_file."""
+"""A file in an object store that is read by ranges of bytes, like a file of this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ from isotone.errors import FormatError
 
 
 class RemoteFile:
-    """A file in a store; safe to read from several threads. Pickles as PositionedFile does."""
+    """A file in a store; safe to read from several threads. It pickles like `PositionedFile`.
+
+    Parameters
+    ----------
+    path : Path
+        A remote path (see `location`); the store is asked for its size.
+
+    Raises
+    ------
+    FormatError
+        If the store has no such file, or cannot be reached.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Ask for the size of a file; raises FormatError, naming it."""
         self.path = path
         try:
             with reaching(path):
@@ -26,9 +36,27 @@ class RemoteFile:
             raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
 
     def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
-        """So many bytes from a position; raises FormatError where the file ends before."""
+        """Return bytes of the file, with one request.
+
+        Parameters
+        ----------
+        n_bytes : int
+            How many.
+        position : int
+            Where they begin, in bytes from the start of the file.
+
+        Returns
+        -------
+        uint8 array, `[n_bytes]`
+            The bytes.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         if n_bytes == 0:
-            return np.empty(0, np.uint8)  # no store knows an empty range
+            return np.empty(0, np.uint8)  # stores refuse an empty range
         try:
             with reaching(self.path):
                 data = store(self.path).cat_file(
@@ -41,7 +69,15 @@ class RemoteFile:
         return np.frombuffer(data, np.uint8)
 
     def forget(self, n_bytes: int, position: int) -> None:
-        """Do nothing: nothing was kept."""
+        """Do nothing, because no bytes are kept here.
+
+        Parameters
+        ----------
+        n_bytes : int
+            How many bytes will not be read again.
+        position : int
+            Where they begin.
+        """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.n_bytes)

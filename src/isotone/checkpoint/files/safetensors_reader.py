@@ -1,7 +1,7 @@
-"""One safetensors file: its header checked against the file, its tensors read in pieces.
+"""Reads one safetensors file: its header is checked against the file, its tensors in pieces.
 
-The format has room for lies (sizes that do not fit, overlaps, names given twice), so nothing is
-allocated before the header has been held against the size of the file.
+A header can claim what is not true (sizes that do not fit, overlaps, a name given twice), so
+nothing is allocated before the header has been checked against the size of the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,26 @@ from isotone.checkpoint.files.tensor_info import DTYPE_BYTES, TensorInfo
 from isotone.errors import FormatError
 
 MAX_HEADER_BYTES = 100_000_000
-"""The limit that the format's own library sets."""
+"""The limit of the format's own library."""
 
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An open file. `offsets` are absolute positions of each tensor's first byte."""
+    """An open file; safe to read from several threads, and it pickles.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    tensors : tuple of TensorInfo
+        Its tensors, in the order of their bytes.
+    offsets : dict of str to int
+        The position of each tensor's first byte in the file.
+    metadata : dict of str to str
+        The header's `__metadata__`.
+    n_bytes : int
+        The size of the file in bytes.
+    """
 
     path: Path
     tensors: tuple[TensorInfo, ...]
@@ -38,7 +52,23 @@ class SafetensorsFile:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a file and check its header; raises FormatError, naming the file."""
+        """Open a file and check its header.
+
+        Parameters
+        ----------
+        path : Path
+            A file of this machine or in a store.
+
+        Returns
+        -------
+        SafetensorsFile
+            The open file.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, is no safetensors file, or is damaged.
+        """
         file = RemoteFile(path) if is_remote(path) else PositionedFile(path)
         size = file.n_bytes
         header, data_start = _read_header(file, path)
@@ -70,11 +100,37 @@ class SafetensorsFile:
         )
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
-        """The bytes of elements start to stop of a tensor; raises FormatError if they are gone."""
+        """Return the bytes of a range of a flattened tensor.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint8 array, `[(stop - start) * itemsize]`
+            The little-endian bytes.
+
+        Raises
+        ------
+        FormatError
+            If the file was truncated meanwhile.
+        """
         return self._file.read(*self._place(tensor, start, stop))
 
     def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        """Let go of elements that will not be read again."""
+        """Drop a range from the page cache, because it will not be read again.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements.
+        """
         self._file.forget(*self._place(tensor, start, stop))
 
     def _place(self, tensor: TensorInfo, start: int, stop: int) -> tuple[int, int]:
@@ -107,7 +163,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         raise ValueError("a name is given twice")
     for name in table:
-        name.encode()  # JSON can escape half a character, which no other file could hold
+        name.encode()  # refuses half a surrogate pair, which JSON can escape and UTF-8 cannot hold
     return table
 
 

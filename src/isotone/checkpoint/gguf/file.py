@@ -1,8 +1,8 @@
-"""One GGUF file: its tensors read in pieces, its blocks dequantised as they are read.
+"""Reads one GGUF file: its tensors in pieces, its blocks dequantised as they are read.
 
-What the numbers in a block mean is left to the `gguf` package. As in safetensors_file, reading
-happens by position and without a mapping, so that threads can share the file and its pages do not
-count as ours.
+What the numbers in a block mean is left to the `gguf` package. Like safetensors files, GGUF files
+are read by position and not mapped, so that threads can share the file and its pages do not count
+as memory of this process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,19 @@ _FLOATS = {
 
 @dataclass(frozen=True)
 class GgufFile:
-    """An open file. `metadata` has the scalars and strings, `tensors` are in the file's order."""
+    """An open file; safe to read from several threads, and it pickles.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    metadata : dict of str to int, float or str
+        The scalars and strings of its metadata; arrays are left out.
+    tensors : tuple of GgufTensor
+        Its tensors, in the order of their data.
+    n_bytes : int
+        The size of the file in bytes.
+    """
 
     path: Path
     metadata: Metadata
@@ -41,9 +53,26 @@ class GgufFile:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a file and check its header; raises FormatError, naming the file.
+        """Open a file and check its header.
 
-        Linear in the header: 0.1 s for a vocabulary of 50,000.
+        Parameters
+        ----------
+        path : Path
+            A file of this machine.
+
+        Returns
+        -------
+        GgufFile
+            The open file.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, is no GGUF file, or is damaged.
+
+        Notes
+        -----
+        The time is linear in the header: 0.1 s for a vocabulary of 50,000.
         """
         file = PositionedFile(path)
         metadata, tensors = read_header(
@@ -53,16 +82,33 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        """What kind of model it says it is; raises FormatError where it does not say."""
+        """The architecture that the metadata name; FormatError if they name none."""
         architecture = self.metadata.get("general.architecture")
         if not isinstance(architecture, str) or not architecture:
             raise FormatError(f"{self.path}: does not say its general.architecture")
         return architecture
 
     def read_bits(self, tensor: GgufTensor, start: int, stop: int) -> Bits:
-        """Read elements start to stop of a flattened tensor of plain floats, as patterns.
+        """Read a range of a flattened tensor of plain floats as bit patterns.
 
-        Raises FormatError where they cannot be read, ValueError where `float_format` is None.
+        Parameters
+        ----------
+        tensor : GgufTensor
+            A tensor whose `float_format` is not None.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint16 or uint32 array, `[stop - start]`
+            The bit patterns.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read.
+        ValueError
+            If the tensor is not of plain floats.
         """
         kept = float_format(tensor)
         if kept is None:
@@ -72,11 +118,31 @@ class GgufFile:
         return raw.view(kept.bits_dtype)
 
     def read_values(self, tensor: GgufTensor, start: int, stop: int) -> NDArray[np.float32]:
-        """Read elements start to stop of a flattened tensor as float32 values `[stop - start]`.
+        """Read a range of a flattened tensor as numbers.
 
-        Reads the blocks that the range touches and no others; while it computes it takes a few
-        times the memory of what it returns. Raises FormatError where they cannot be read,
-        NotImplementedError where `is_readable` is False.
+        Parameters
+        ----------
+        tensor : GgufTensor
+            A tensor that `is_readable`.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        float32 array, `[stop - start]`
+            The numbers.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read.
+        NotImplementedError
+            If the tensor is not readable.
+
+        Notes
+        -----
+        Reads the blocks that the range touches and no others. While it computes it takes a few
+        times the memory of what it returns.
         """
         kept = float_format(tensor)
         if kept is not None:
@@ -85,25 +151,47 @@ class GgufFile:
         first, last = start // block, -(-stop // block)
         position = tensor.offset + first * block_bytes
         raw = self._file.read((last - first) * block_bytes, position)
-        # Scales that are not finite make weights that are not: those are refused by name later.
+        # Block scales that are not finite give weights that are not; these are refused later.
         with np.errstate(over="ignore", invalid="ignore"):
             values: NDArray[np.float32] = dequantize(raw, tensor.type)
         return values[start - first * block : stop - first * block]
 
 
 def float_format(tensor: GgufTensor) -> FloatFormat | None:
-    """Name the format of a tensor of plain floats; None for one of blocks or integers."""
+    """Return the format of a tensor of plain floats.
+
+    Parameters
+    ----------
+    tensor : GgufTensor
+        Any tensor.
+
+    Returns
+    -------
+    FloatFormat or None
+        None for a tensor of quantised blocks or integers.
+    """
     return _FLOATS.get(tensor.type)
 
 
 def is_readable(tensor: GgufTensor) -> bool:
-    """Tell whether its values can be had: plain floats, or blocks that the gguf package knows."""
+    """Return whether a tensor can be read: plain floats, or blocks that the gguf package knows.
+
+    Parameters
+    ----------
+    tensor : GgufTensor
+        Any tensor.
+
+    Returns
+    -------
+    bool
+        Whether `read_values` can read it.
+    """
     return float_format(tensor) is not None or _is_dequantizable(tensor.type)
 
 
 @cache
 def _is_dequantizable(kind: GGMLQuantizationType) -> bool:
-    # Asking builds the tables that some types need, so that threads find them built.
+    # The first call builds the tables that some types need, before threads use them.
     try:
         dequantize(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
     except NotImplementedError:

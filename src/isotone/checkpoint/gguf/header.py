@@ -1,11 +1,11 @@
-"""The header of a GGUF file: what it claims, held against the size of the file.
+"""Reads the header of a GGUF file, and checks its claims against the size of the file.
 
 A GGUF file is a table of metadata, a table of tensors, and their data
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The `gguf` package has a reader;
-isotone walks the header itself, because that reader believes what it reads: a length or an offset
-past the end gives it a short array or a traceback, and an array that claims a billion elements gets
-a billion Python objects. Here every claim is checked before it is used, so that a file that passes
-can be given to transformers too, which uses that reader.
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The `gguf` package has a reader, but it
+trusts the file: a length or an offset past the end gives a short array or a traceback, and an array
+that claims a billion elements becomes a billion Python objects. So isotone reads the header itself
+and checks every claim before it uses it. A file that passes can be given to transformers too, which
+uses that reader.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAX_TENSORS = 1 << 20
 MAX_DIMENSIONS = 8
 MAX_STRING_BYTES = 1 << 24
 MAX_ARRAY_ELEMENTS = 1 << 21
-"""Of all arrays together. Large vocabularies, with scores, types and merges, have 1.3 million."""
+"""The limit for all arrays together. Large vocabularies (tokens, scores, types, merges) have 1.3
+million elements."""
 
 _CHUNK_BYTES = 1 << 20
 _SCALARS = {
@@ -52,7 +53,19 @@ Metadata = dict[str, "int | float | str"]
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor's name, ggml type, shape (slowest dimension first) and position in the file."""
+    """What the header says of one tensor.
+
+    Attributes
+    ----------
+    name : str
+        The tensor's name in GGUF's own scheme.
+    type : GGMLQuantizationType
+        How its elements are stored.
+    shape : tuple of int
+        The length of each axis, the slowest first (GGUF writes the fastest first).
+    offset : int
+        The position of its first byte in the file.
+    """
 
     name: str
     type: GGMLQuantizationType
@@ -61,12 +74,12 @@ class GgufTensor:
 
     @property
     def n_weights(self) -> int:
-        """Elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the file."""
+        """The bytes that it takes in the file."""
         block, block_bytes = GGML_QUANT_SIZES[self.type]
         return self.n_weights // int(block) * int(block_bytes)
 
@@ -74,11 +87,28 @@ class GgufTensor:
 def read_header(
     path: Path, size: int, read: Callable[[int, int], bytes]
 ) -> tuple[Metadata, tuple[GgufTensor, ...]]:
-    """Read the scalars and strings of the metadata, and the tensors in the order of their data.
+    """Read the header of a GGUF file.
 
-    Arrays (vocabularies, mostly) are checked and left out. `read` takes a number of bytes and a
-    position, and is asked for nothing outside of the file's `size`. Raises FormatError, naming
-    `path`.
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    size : int
+        Its size in bytes.
+    read : callable
+        `read(n_bytes, position)` returns bytes of the file; it is called for nothing outside of it.
+
+    Returns
+    -------
+    metadata : dict of str to int, float or str
+        The scalars and strings. Arrays (mostly vocabularies) are checked and left out.
+    tensors : tuple of GgufTensor
+        The tensors, in the order of their data.
+
+    Raises
+    ------
+    FormatError
+        If the file is no GGUF file of version 2 or 3, or is damaged; the message names `path`.
     """
     cursor = _Cursor(path, size, read)
     if size < 24 or cursor.take(4) != MAGIC:
@@ -97,7 +127,7 @@ def read_header(
 
 
 class _Cursor:
-    """A place in the header that never leaves the file."""
+    """A position in the header, which cannot leave the file."""
 
     def __init__(self, path: Path, size: int, read: Callable[[int, int], bytes]) -> None:
         self.path = path
@@ -186,7 +216,7 @@ def _skip_array(cursor: _Cursor, key: str, n_allowed: int) -> int:
 
 
 def _read_tensor(cursor: _Cursor) -> GgufTensor:
-    """Read a tensor's entry, whose offset counts from the start of the data."""
+    """Read the entry of one tensor; its offset is relative to the start of the data."""
     name = cursor.string()
     n_dimensions = cursor.number("I")
     if n_dimensions > MAX_DIMENSIONS:
@@ -211,7 +241,7 @@ def _read_tensor(cursor: _Cursor) -> GgufTensor:
 def _placed(
     cursor: _Cursor, metadata: Metadata, entries: list[GgufTensor]
 ) -> tuple[GgufTensor, ...]:
-    """Count offsets from the start of the file; refuse tensors outside of it or overlapping."""
+    """Make offsets relative to the start of the file; refuse those that do not fit in it."""
     path, size = cursor.path, cursor.size
     if len({entry.name for entry in entries}) != len(entries):
         raise FormatError(f"{path}: its header names a tensor twice")

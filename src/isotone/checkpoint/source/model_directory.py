@@ -26,27 +26,99 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _WEIGHTS = _PICKLES | {".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".tflite"}
 
 
-class ModelDirectory:
-    """A directory with one or many safetensors shards, read only."""
+class SafetensorsFiles:
+    """The tensors of one or many open safetensors files, read only.
 
-    def __init__(self, directory: Path) -> None:
-        """Open every shard; raises InputError or FormatError, naming the file."""
-        self.directory = directory
-        self.skipped: Sequence[str] = ()
-        self.files = tuple(SafetensorsFile.open(path) for path in _shards(directory))
+    Parameters
+    ----------
+    files : sequence of SafetensorsFile
+        The open files.
+
+    Raises
+    ------
+    FormatError
+        If two files hold a tensor of the same name.
+    """
+
+    skipped: Sequence[str] = ()
+
+    def __init__(self, files: Sequence[SafetensorsFile]) -> None:
+        self.files = tuple(files)
         self._file_of = _unique_owners(self.files)
-        _check_index(directory, self._file_of)
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, in the order in which they are stored."""
         return [tensor for file in self.files for tensor in file.tensors]
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the files."""
+        return sum(file.n_bytes for file in self.files)
+
+    def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bytes of a range of a flattened tensor; see `Source.read`.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint8 array, `[(stop - start) * itemsize]`
+            The little-endian bytes.
+        """
+        return self._file_of[tensor.name].read(tensor, start, stop)
+
+    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Drop a range from the page cache, because it will not be read again.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements.
+        """
+        self._file_of[tensor.name].forget(tensor, start, stop)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be equal in two runs that share work; see `files_identity`."""
+        return files_identity([file.path for file in self.files])
+
+
+class ModelDirectory(SafetensorsFiles):
+    """A directory with one or many safetensors shards, read only.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory, on this machine or in a store. Every shard is opened, and its header checked.
+
+    Raises
+    ------
+    InputError
+        If the directory has no safetensors file, or more than one index.
+    FormatError
+        If a shard is damaged, or the index does not fit the shards.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__([SafetensorsFile.open(path) for path in _shards(directory)])
+        self.directory = directory
+        _check_index(directory, self._file_of)
 
     @cached_property
     def config(self) -> dict[str, Any]:
+        """The content of config.json; empty if there is none."""
         return read_json(self.directory / CONFIG_FILE)
 
     @property
     def companions(self) -> Sequence[CompanionFile]:
+        """The other files of the model: no weights, no index, nothing hidden."""
         return [
             CompanionFile(name.as_posix(), path)
             for path in sorted(self.directory.rglob("*"))
@@ -54,56 +126,46 @@ class ModelDirectory:
             if _is_companion(name) and path.is_file()
         ]
 
-    @property
-    def n_bytes(self) -> int:
-        return sum(file.n_bytes for file in self.files)
-
-    def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
-        return self._file_of[tensor.name].read(tensor, start, stop)
-
-    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        self._file_of[tensor.name].forget(tensor, start, stop)
-
     def identity(self) -> dict[str, Any]:
+        """Return what must be equal in two runs that share work: the files, and the config."""
         config = json.dumps(self.config, sort_keys=True).encode()
-        return {
-            **files_identity([file.path for file in self.files]),
-            CONFIG_FILE: hashlib.sha256(config).hexdigest(),
-        }
+        return {**super().identity(), CONFIG_FILE: hashlib.sha256(config).hexdigest()}
 
 
-class SingleFile:
-    """One safetensors file by itself: no config, no companions."""
+class SingleFile(SafetensorsFiles):
+    """One safetensors file by itself, without config and companions.
+
+    Parameters
+    ----------
+    path : Path
+        The file, on this machine or in a store.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged.
+    """
+
+    companions: Sequence[CompanionFile] = ()
 
     def __init__(self, path: Path) -> None:
-        """Open the file; raises FormatError."""
-        self.file = SafetensorsFile.open(path)
+        super().__init__([SafetensorsFile.open(path)])
         self.config: dict[str, Any] = {}
-        self.companions: Sequence[CompanionFile] = ()
-        self.skipped: Sequence[str] = ()
-
-    @property
-    def tensors(self) -> Sequence[TensorInfo]:
-        return self.file.tensors
-
-    @property
-    def n_bytes(self) -> int:
-        return self.file.n_bytes
-
-    def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
-        return self.file.read(tensor, start, stop)
-
-    def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        self.file.forget(tensor, start, stop)
-
-    def identity(self) -> dict[str, Any]:
-        return files_identity([self.file.path])
 
 
 def files_identity(paths: Sequence[Path]) -> dict[str, Any]:
-    """Sizes and times of files by name, and a digest of their first bytes (where headers are).
+    """Return what distinguishes versions of weight files.
 
-    Of files in a store: what that says of them.
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files of one directory.
+
+    Returns
+    -------
+    dict of str to JSON
+        By name: the size in bytes, the time of the last change in nanoseconds, and a digest of the
+        first 64 KiB, which hold the header. For files in a store: `fingerprints`.
     """
     identity: dict[str, Any] = {}
     if is_remote(paths[0]):
@@ -117,7 +179,23 @@ def files_identity(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON table, {} where there is no such file; raises FormatError where it is none."""
+    """Return the content of a JSON file that holds a table.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        The table; empty if there is no such file.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or holds no JSON table.
+    """
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -164,7 +242,7 @@ def _indexed_shards(directory: Path, index: Path) -> list[Path]:
 
 
 def _check_index(directory: Path, owner: dict[str, SafetensorsFile]) -> None:
-    """Each tensor that the index names is where it says."""
+    """Check that each tensor that the index names is in the shard that it names."""
     for index in directory.glob(f"*{INDEX_SUFFIX}"):
         for name, shard in read_json(index)["weight_map"].items():
             if name not in owner or owner[name].path.name != shard:

@@ -1,7 +1,7 @@
-"""Finds the output embedding that repeats the input embedding.
+"""Finds an output embedding that repeats the input embedding.
 
 Most checkpoints of tied models hold the shared matrix once; some hold it twice. The second copy is
-dropped only where the config says that the two are one and the bytes agree.
+dropped only if the config says that the two are tied and their bytes are equal.
 """
 
 from __future__ import annotations
@@ -14,9 +14,21 @@ _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight", "output_project
 
 
 def find_tied(source: Source) -> dict[str, str]:
-    """For each output embedding that repeats an earlier matrix, that matrix's name.
+    """Find the output embeddings that repeat another matrix.
 
-    Reads both where a config ties them and both are there; nothing otherwise.
+    Parameters
+    ----------
+    source : Source
+        The model.
+
+    Returns
+    -------
+    dict of str to str
+        For each output embedding that repeats a matrix, the name of that matrix.
+
+    Notes
+    -----
+    Reads both matrices if the config ties them and both are there; otherwise reads nothing.
     """
     text_config = source.config.get("text_config")
     nested = isinstance(text_config, dict) and text_config.get("tie_word_embeddings")

@@ -45,7 +45,15 @@ _LAST = (CONFIG_FILE, MANIFEST_FILE)
 
 
 class RemoteStaging(Staging):
-    """Staging under the prefix OUT.partial/ of an object store."""
+    """Staging under the prefix OUT.partial/ of an object store.
+
+    Parameters
+    ----------
+    out : Path
+        Where the output will be: a path in a store.
+    overwrite : bool
+        Whether an older output of isotone's is replaced.
+    """
 
     def __init__(self, out: Path, *, overwrite: bool) -> None:
         super().__init__(out, overwrite=overwrite)
