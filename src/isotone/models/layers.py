@@ -51,6 +51,11 @@ def replaced_layers(
         The layers of a model.
     forwards : dict of int to function
         By the number of a layer, what is called in the place of its `forward`.
+
+    Yields
+    ------
+    None
+        The layers are replaced until the `with` ends, also by an exception.
     """
     with ExitStack() as undo:
         for number, forward in forwards.items():

@@ -63,6 +63,11 @@ def transformers_errors(failure: str, advice: str = "") -> Iterator[None]:
     advice : str
         What to do, after a semicolon; nothing by default.
 
+    Yields
+    ------
+    None
+        The caller calls transformers inside.
+
     Raises
     ------
     InputError

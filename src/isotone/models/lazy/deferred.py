@@ -1,8 +1,8 @@
 """What a module of a packed model sees as its `weight`: a tensor that is decoded when it is used.
 
-It knows its shape, dtype and device for nothing; a linear layer hands its input to the clustered
-weight; an embedding decodes the rows it looks up; an index into a stack decodes one matrix. For
-everything else the dense weight is made, used and forgotten.
+Its shape, dtype and device are known without decoding. A linear layer hands its input to the
+clustered weight, an embedding decodes the rows that it looks up, and an index into a stack decodes
+one matrix. For everything else the dense weight is made, used and forgotten.
 """
 
 from __future__ import annotations
@@ -49,11 +49,17 @@ _FREE = {
     torch.is_floating_point,
     torch.numel,
 }
-"""What a tensor says of itself without its values."""
+"""Attributes and methods of a tensor that do not depend on its values."""
 
 
 class Deferred(torch.Tensor):  # type: ignore[misc]
-    """A weight that is decoded when it is computed with."""
+    """A weight that is decoded when it is computed with.
+
+    Parameters
+    ----------
+    source : Expression
+        How the weight is computed.
+    """
 
     source: Expression
 
@@ -85,7 +91,7 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
 
 
 def _leaf(weight: Any) -> ClusteredWeight | None:
-    """The one clustered weight that a deferred weight is, if it is one."""
+    """Return the clustered weight that a deferred weight is; None if it is made of several."""
     leaf: ClusteredWeight | None = weight.source.leaf if isinstance(weight, Deferred) else None
     return leaf
 
@@ -108,7 +114,7 @@ def _look_up(
 
 
 def _index(weight: Any, index: Any) -> torch.Tensor | None:
-    """One matrix of a stack, for an index that is a number; None for any other."""
+    """Return one matrix of a stack, for an index that is a number; None for any other index."""
     if isinstance(index, torch.Tensor) and index.ndim == 0 and index.dtype == torch.int64:
         index = int(index)
     if type(index) is not int or not isinstance(weight, Deferred):
@@ -117,7 +123,10 @@ def _index(weight: Any, index: Any) -> torch.Tensor | None:
 
 
 def _one_matrix(source: Expression, index: int) -> torch.Tensor | None:
-    """Seen through the two steps by which transformers' loader stacks and fuses experts."""
+    """Return one matrix of a stack, through the two steps by which the loader fuses experts.
+
+    These are `torch.stack` of matrices, and `torch.cat` of stacks along their rows or columns.
+    """
     if source.leaf is not None:
         return source.leaf.matrix(index) if source.leaf.n_matrices > 1 else None
     call = source.call
@@ -141,9 +150,20 @@ _SHORTCUTS: dict[Any, Callable[..., torch.Tensor | None]] = {
     functional.embedding: _look_up,
     torch.Tensor.__getitem__: _index,
 }
-"""What can be had without the whole dense weight; each gives None where it cannot."""
+"""Functions that need not decode the whole weight; each returns None where it has to."""
 
 
 def dense(value: Any) -> Any:
-    """The value with the dense weight in the place of each deferred one."""
+    """Return a value with the dense weight in the place of each deferred one.
+
+    Parameters
+    ----------
+    value : object
+        Arguments of a function of torch, deferred weights among them or inside of lists.
+
+    Returns
+    -------
+    object
+        The same arguments as ordinary tensors.
+    """
     return replaced(value, Deferred, lambda tensor: tensor.source.evaluate())

@@ -12,20 +12,32 @@ from typing import Any
 
 import torch
 
-from isotone.checkpoint.compressed.manifest import ClusteredRecord
-from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.models.packed.weight import ClusteredWeight, read_clustered
-from isotone.models.plugin.checkpoint_tensors import TORCH_DTYPES
-
 Decode = Callable[[Any], torch.Tensor]
+"""Makes the dense tensor of a leaf."""
 
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """A weight as it will be computed: one clustered weight, or a step on others.
+    """A weight that is not computed yet: a leaf, or a step on other expressions.
 
-    leaf: the ClusteredWeight (or UnreadWeight), where it is one. call: else, the step.
-    part: which of its results, where it has several. shape, dtype, device: of the result.
+    A leaf is whatever holds or finds the values of one tensor of a checkpoint: a `ClusteredWeight`,
+    or one of the weights in `isotone.models.lazy.stored` that are yet to be read. It has a `name`,
+    `shape`, `dtype` and `device`, moves with `to(device)`, and decodes when it is called.
+
+    Attributes
+    ----------
+    shape : torch.Size
+        The shape of the result.
+    dtype : torch.dtype
+        The dtype of the result.
+    device : torch.device
+        The device of the result.
+    leaf : object, optional
+        The leaf, if the expression is one.
+    call : Call, optional
+        The step, if it is none.
+    part : int, optional
+        Which of the step's results it is, where the step has several.
     """
 
     shape: torch.Size
@@ -37,29 +49,51 @@ class Expression:
 
     @classmethod
     def of(cls, leaf: Any) -> Expression:
-        """The source that is one clustered weight."""
+        """Return the expression that is one leaf.
+
+        Parameters
+        ----------
+        leaf : object
+            A leaf: see the class.
+
+        Returns
+        -------
+        Expression
+            The expression, with the shape, dtype and device that the leaf has now.
+        """
         return cls(leaf.shape, leaf.dtype, leaf.device, leaf=leaf)
 
     def leaves(self) -> Iterator[Any]:
-        """The clustered weights it is made of, in order, maybe repeatedly."""
+        """Yield the leaves in order; one that is used twice comes twice."""
         if self.leaf is not None:
             yield self.leaf
         else:
             assert self.call is not None
-            for source in self.call.sources():
-                yield from source.leaves()
+            for expression in self.call.expressions():
+                yield from expression.leaves()
 
     def evaluate(self, decode: Decode | None = None) -> torch.Tensor:
-        """The dense tensor; decode: what to take for each clustered weight, itself by default."""
+        """Compute the dense tensor.
+
+        Parameters
+        ----------
+        decode : function, optional
+            What to take for each leaf; by default what the leaf gives when it is called.
+
+        Returns
+        -------
+        torch.Tensor
+            The tensor. Steps whose results several parts share are taken once.
+        """
         return self._evaluate(decode or (lambda leaf: leaf()), {})
 
     def _evaluate(self, decode: Decode, done: dict[int, Any]) -> torch.Tensor:
-        """done: what the steps so far gave, for those that several results share."""
+        """Compute the tensor; `done` holds the results of steps, by the identity of their call."""
         if self.leaf is not None:
             return decode(self.leaf)
         assert self.call is not None
         if id(self.call) not in done:
-            done[id(self.call)] = self.call.run(lambda source: source._evaluate(decode, done))
+            done[id(self.call)] = self.call.run(lambda each: each._evaluate(decode, done))
         result = done[id(self.call)]
         tensor: torch.Tensor = result if self.part is None else result[self.part]
         return tensor
@@ -67,56 +101,62 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A function of torch and its arguments, some of them sources."""
+    """A call of one of torch's functions that was put off.
+
+    Attributes
+    ----------
+    function : function
+        The function or method.
+    arguments : tuple
+        Its positional arguments; expressions stand for tensors, also inside of lists.
+    keywords : dict of str to object
+        Its keyword arguments, likewise.
+    """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
 
     def run(self, stand_in: Callable[[Expression], Any]) -> Any:
-        """Call it, with something in the place of each source."""
+        """Call the function, with something in the place of each expression.
+
+        Parameters
+        ----------
+        stand_in : function
+            Makes of an expression what the function is given.
+
+        Returns
+        -------
+        object
+            What the function returns.
+        """
         arguments = replaced(self.arguments, Expression, stand_in)
         return self.function(*arguments, **replaced(self.keywords, Expression, stand_in))
 
-    def sources(self) -> Iterator[Expression]:
-        """The sources among the arguments, in order."""
+    def expressions(self) -> Iterator[Expression]:
+        """Yield the expressions among the arguments, in order."""
         found: list[Expression] = []
         replaced((self.arguments, self.keywords), Expression, found.append)
         yield from found
 
 
-class UnreadWeight:
-    """A clustered tensor of a directory that went through the loader by name only."""
-
-    def __init__(self, directory: CompressedDirectory, record: ClusteredRecord) -> None:
-        self._directory, self._record = directory, record
-        self.name, self.shape = record.name, torch.Size(record.shape)
-        self.dtype, self.device = TORCH_DTYPES[record.dtype], torch.device("cpu")
-        self._held: ClusteredWeight | None = None
-
-    def to(self, device: Any) -> UnreadWeight:
-        """Note where it would be."""
-        self.device = torch.device(device)
-        return self
-
-    def read(self) -> ClusteredWeight:
-        """Read it now, to where and to the dtype in which the loader wanted it."""
-        return self._held or self._read(None)
-
-    def hold(self) -> ClusteredWeight:
-        """Read it, a byte for each rank, and give the same one each time from here on."""
-        self._held = self._held or self._read(8)
-        return self._held
-
-    def _read(self, bits: int | None) -> ClusteredWeight:
-        weight = read_clustered(self._directory, self._record, bits)
-        weight.dtype = self.dtype
-        moved: ClusteredWeight = weight.to(self.device)
-        return moved
-
-
 def replaced(value: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:
-    """The value with everything of a kind replaced, inside of lists, tuples and dicts too."""
+    """Return a value with everything of a kind replaced, also inside of lists, tuples and dicts.
+
+    Parameters
+    ----------
+    value : object
+        Any value; it is not changed.
+    kind : type
+        What to replace.
+    replace : function
+        Makes the replacement of an object of that kind.
+
+    Returns
+    -------
+    object
+        The value, its lists, tuples and dicts copied.
+    """
     if isinstance(value, kind):
         return replace(value)
     if isinstance(value, (list, tuple)):

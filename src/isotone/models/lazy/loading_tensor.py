@@ -1,8 +1,8 @@
-"""Packed weights on their way through transformers' loader, in the place of dense ones.
+"""Weights on their way through transformers' loader, in the place of dense tensors.
 
-Moves and casts are passed on to them. Anything else that the loader does is noted and done anew
-whenever the weight is used. So every conversion that transformers has, and every one to come, works
-on packed weights; what cannot be noted is done at once, and leaves a dense weight.
+Moves and casts are passed on to the weights. Anything else that the loader does is recorded, and
+done anew whenever the weight is used. So every conversion that transformers has, and every one to
+come, works on packed weights; what cannot be recorded is done at once, and leaves a dense weight.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import Any
 
 import torch
 
-from isotone.checkpoint.compressed.manifest import ClusteredRecord, Record
-from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.models.lazy.deferred import Deferred, dense
-from isotone.models.lazy.expression import Call, Expression, UnreadWeight, replaced
-from isotone.models.packed.weight import read_clustered
+from isotone.models.lazy.expression import Call, Expression, replaced
 
 
 class Loading(Deferred):
-    """A packed weight on its way through transformers' loader; steps are noted, not taken."""
+    """A weight on its way through transformers' loader, whose steps are recorded and not taken.
+
+    Parameters
+    ----------
+    source : Expression
+        How the weight is computed so far.
+    """
 
     @classmethod
     def _compute(cls, func: Any, args: Any, kwargs: Any) -> Any:
@@ -30,29 +33,11 @@ class Loading(Deferred):
             return cls(_moved(args[0].source, device, dtype))
         if func is torch.Tensor.contiguous:
             return args[0]
-        return _noted(func, args, kwargs)
-
-
-def packed_tensor(
-    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """A clustered tensor of a directory as it will stay in memory; raises FormatError."""
-    assert isinstance(record, ClusteredRecord)
-    loading: Loading = Loading(Expression.of(read_clustered(directory, record)))
-    return loading
-
-
-def unread_tensor(
-    directory: CompressedDirectory, record: Record, _dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """A clustered tensor that only goes through the loader to see where it ends up."""
-    assert isinstance(record, ClusteredRecord)
-    loading: Loading = Loading(Expression.of(UnreadWeight(directory, record)))
-    return loading
+        return _recorded(func, args, kwargs)
 
 
 def _moved(source: Expression, device: Any, dtype: torch.dtype | None) -> Expression:
-    """The source elsewhere and in another dtype; its clustered weights follow in place."""
+    """Return an expression on another device and in another dtype; its leaves follow in place."""
     for leaf in source.leaves():
         if device is not None:
             leaf.to(device)
@@ -67,27 +52,25 @@ def _moved(source: Expression, device: Any, dtype: torch.dtype | None) -> Expres
     return Expression(source.shape, dtype, place, call=call)
 
 
-def _noted(func: Any, args: Any, kwargs: Any) -> Any:
-    """What a step gives, not yet computed; computed where it does not give plain tensors.
+def _recorded(func: Any, args: Any, kwargs: Any) -> Any:
+    """Return the result of a step, not yet computed; computed if it is not of plain tensors.
 
     The step is tried on the meta device, which tells the shapes. A step that changes a tensor in
-    place, or wants to see values, is taken at once with the dense weights.
+    place, or that depends on values, is taken at once with the dense weights.
     """
     name = getattr(func, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
     if in_place or name in ("__setitem__", "__set__") or "out" in kwargs:
         return func(*dense(args), **dense(kwargs))
-    sources = replaced((args, kwargs), Deferred, lambda tensor: tensor.source)
-    call = Call(func, *sources)
+    call = Call(func, *replaced((args, kwargs), Deferred, lambda tensor: tensor.source))
     try:
         result = call.run(lambda s: torch.empty(s.shape, dtype=s.dtype, device="meta"))
     except (RuntimeError, NotImplementedError):
         return func(*dense(args), **dense(kwargs))
-    device = next(call.sources()).device
+    device = next(call.expressions()).device
 
     def unfinished(tensor: torch.Tensor, part: int | None) -> Loading:
-        source = Expression(tensor.shape, tensor.dtype, device, call=call, part=part)
-        made: Loading = Loading(source)
+        made: Loading = Loading(Expression(tensor.shape, tensor.dtype, device, None, call, part))
         return made
 
     if isinstance(result, torch.Tensor):

@@ -1,9 +1,9 @@
-"""What a model with packed weights does otherwise than an ordinary one: its dtype, and saving.
+"""A model with packed weights: what differs from an ordinary one is its dtype, and saving.
 
 `save_pretrained` writes the compressed directory that the model came from, file by file; a
-codebook-only one with what its base holds, for elsewhere it would not find that. This is what the
-model holds as long as nobody changed it, which is checked; a model that was changed is refused, for
-its clustered form would have to be made and measured anew.
+codebook-only one is written with what its base holds, because it would not find its base elsewhere.
+That is what the model holds as long as nobody changed it, which is checked; a model that was
+changed is refused, because its clustered form would have to be made and measured anew.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _MAKING = ".isotone-complete"
 
 
 def become_packed(model: Any) -> None:
-    """Give a model, and the models in it, the class that knows of packed weights."""
+    """Give a model, and the models in it, a class that saves packed weights.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model; its class is replaced by a subclass of the same name.
+    """
     from transformers.modeling_utils import PreTrainedModel
 
     for module in model.modules():
@@ -49,7 +55,7 @@ def _packed_class(present: Any, ordinary: Any) -> type[Any]:
 
 
 def _dtype(model: Any) -> torch.dtype:
-    """What it computes in: the parameters begin with codebooks, which are float32 in any model."""
+    """Return the dtype that a model computes in: codebooks are float32 in any model."""
     for module in model.modules():
         if isinstance(module, ClusteredWeight):
             return module.dtype
@@ -84,7 +90,7 @@ def _save_pretrained(
 def _place(
     directory: CompressedDirectory, target: Path, put: Callable[[Path, Path], object]
 ) -> None:
-    """Put each file of a directory into another, the manifest last."""
+    """Put each file of a directory into another one, the manifest last."""
     for name in [*(record.name for record in directory.manifest.files), MANIFEST_FILE]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -94,7 +100,7 @@ def _place(
 
 
 def _make_complete(directory: CompressedDirectory, target: Path) -> None:
-    """Write a codebook-only directory and its base as one; the target may hold other files."""
+    """Write a codebook-only directory and its base as one; the target may hold other files too."""
     made = target / _MAKING
     with open_staging(made, {"save": directory.digest}, overwrite=True) as staging:
         write_complete(directory, (), staging, {})
@@ -104,6 +110,7 @@ def _make_complete(directory: CompressedDirectory, target: Path) -> None:
 
 
 def _refuse_changed(model: Any, source: Path) -> None:
+    """Load the directory once more, and raise InputError if the model differs from it."""
     ordinary = getattr(type(model), ORDINARY_CLASS)
     fresh = ordinary.from_pretrained(
         source, dtype=model.dtype, quantization_config=IsotoneConfig(residency="packed")

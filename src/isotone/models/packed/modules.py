@@ -31,7 +31,13 @@ ORDINARY_CLASS = "_isotone_ordinary_class"
 
 
 class PackedParameter(nn.Module):  # type: ignore[misc]
-    """The clustered weights that one parameter is computed from; most often a single one."""
+    """The clustered weights that one parameter is computed from; most often a single one.
+
+    Parameters
+    ----------
+    source : Expression
+        How the parameter is computed; its leaves are ClusteredWeights.
+    """
 
     def __init__(self, source: Expression) -> None:
         super().__init__()
@@ -40,12 +46,12 @@ class PackedParameter(nn.Module):  # type: ignore[misc]
         self.weights = nn.ModuleList(leaves.values())
 
     def deferred(self) -> torch.Tensor:
-        """What the host module sees."""
+        """Return what the host module sees: a tensor that is decoded when it is used."""
         made: torch.Tensor = Deferred(self._current())
         return made
 
     def _current(self) -> Expression:
-        """The source as of now: the model may have moved since it was loaded."""
+        """Return the expression as of now: the model may have moved since it was loaded."""
         source = self.source
         if source.leaf is not None:
             return Expression.of(source.leaf)
@@ -54,9 +60,14 @@ class PackedParameter(nn.Module):  # type: ignore[misc]
 
 
 def install(model: nn.Module) -> None:
-    """Turn every `Loading` parameter of a model into clustered weights that it decodes from.
+    """Turn every `Loading` parameter of a model into clustered weights that it is decoded from.
 
     Parameters that are tied stay tied.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model as transformers loaded it; is changed.
     """
     packed: dict[int, PackedParameter] = {}
     for module in list(model.modules()):
@@ -67,7 +78,20 @@ def install(model: nn.Module) -> None:
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, PackedParameter]]:
-    """The packed parameters by their names in the model; a tied one comes under each."""
+    """Yield the packed parameters of a model; a tied one comes under each of its names.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model.
+
+    Yields
+    ------
+    name : str
+        The name of the parameter in the model.
+    packed : PackedParameter
+        Its clustered weights.
+    """
     for name, module in model.named_modules(remove_duplicate=False):
         held = module._modules.get(CLUSTERED_CHILD)
         if isinstance(held, nn.ModuleDict):
@@ -77,14 +101,30 @@ def hosts(model: nn.Module) -> Iterator[tuple[str, PackedParameter]]:
 
 
 def clustered_weights(model: nn.Module) -> list[ClusteredWeight]:
-    """Every clustered weight, each once."""
+    """Return every clustered weight of a model, each once.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model.
+
+    Returns
+    -------
+    list of ClusteredWeight
+        The weights in the order of the modules; empty for a dense model.
+    """
     return [module for module in model.modules() if isinstance(module, ClusteredWeight)]
 
 
 def warn_of_dense(model: nn.Module, read: Iterable[ClusteredRecord]) -> None:
-    """Say loudly how much of a model is dense though its checkpoint has it clustered.
+    """Warn if tensors of a packed model are dense although its checkpoint has them clustered.
 
-    read: the clustered tensors that the model was loaded from.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The packed model.
+    read : iterable of ClusteredRecord
+        The clustered tensors that it was loaded from.
     """
     packed = {weight.name for weight in clustered_weights(model)}
     dense = [record for record in read if record.name not in packed]
@@ -112,12 +152,25 @@ def _host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
 
 @cache
 def _hosting_class(ordinary: Any, names: tuple[str, ...]) -> type[Any]:
-    """A subclass of a module's class in which some parameters are decoded when asked for."""
+    """Make a subclass of a module's class in which some parameters are decoded when asked for."""
     return subclass(ordinary, {name: _decoding_property(name) for name in names})
 
 
 def subclass(ordinary: type[Any], additions: dict[str, Any]) -> type[Any]:
-    """A subclass that goes by the same name, for many look a model's class up by that."""
+    """Make a subclass of the same name, since much of transformers looks classes up by name.
+
+    Parameters
+    ----------
+    ordinary : type
+        The class.
+    additions : dict of str to object
+        Attributes of the subclass.
+
+    Returns
+    -------
+    type
+        The subclass; its `ORDINARY_CLASS` attribute is the class.
+    """
     kept = {key: getattr(ordinary, key) for key in ("__module__", "__qualname__", "__doc__")}
     return type(ordinary.__name__, (ordinary,), {**kept, ORDINARY_CLASS: ordinary, **additions})
 

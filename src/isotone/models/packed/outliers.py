@@ -1,4 +1,7 @@
-"""The protected weights of one tensor in memory: positions in two bytes each, found by row."""
+"""The protected weights of one tensor in memory: outliers that are kept exactly, found by row.
+
+A position takes two bytes: its low 16 bits, and where each block of 65,536 weights begins.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,25 @@ _LOW = (1 << _BLOCK_BITS) - 1
 
 
 class ProtectedWeights(nn.Module):  # type: ignore[misc]
-    """Positions, ascending, and exact values.
+    """The positions of the protected weights, ascending, and their exact values.
 
-    Positions are kept as their low 16 bits, and where each block of 65,536 weights begins among
-    them. Buffers: low [n] int16, starts [blocks + 1] int32, value [n] of the tensor's stored dtype.
+    Parameters
+    ----------
+    positions : int64 array, `[n]`
+        Ascending positions in the flattened tensor.
+    value : torch.Tensor, `[n]`
+        The weights there, in the tensor's stored dtype.
+    n_weights : int
+        The number of weights of the tensor.
+
+    Attributes
+    ----------
+    low : int16 buffer, `[n]`
+        The low 16 bits of each position.
+    starts : int32 buffer, `[blocks + 1]`
+        How many of the protected weights lie before each block of 65,536 weights.
+    value : buffer, `[n]`
+        The weights.
     """
 
     low: torch.Tensor
@@ -32,7 +50,7 @@ class ProtectedWeights(nn.Module):  # type: ignore[misc]
         self.register_buffer("value", value)
 
     def positions(self) -> torch.Tensor:
-        """[n] int64: all positions in the flattened tensor."""
+        """Return all positions in the flattened tensor, int64 `[n]`."""
         if self.low.device.type == "cpu":
             counts = np.diff(self.starts.numpy())
             blocks = np.repeat(np.arange(len(counts)) << _BLOCK_BITS, counts)
@@ -40,11 +58,25 @@ class ProtectedWeights(nn.Module):  # type: ignore[misc]
         return self._positions_of(torch.arange(len(self.starts) - 1, device=self.low.device))[0]
 
     def in_rows(self, rows: torch.Tensor, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where protected weights lie among chosen rows.
+        """Find the protected weights among chosen rows.
 
-        rows: [m] int64, in any order, repeated or not. Returns positions in the flattened
-        [m, n_columns], and which of the protected weights each is; both int64.
-        Cost: that of the blocks that the rows lie in.
+        Parameters
+        ----------
+        rows : int64 torch.Tensor, `[m]`
+            The rows, in any order, repeated or not.
+        n_columns : int
+            The number of weights in a row.
+
+        Returns
+        -------
+        positions : int64 torch.Tensor, `[found]`
+            Positions in the flattened `[m, n_columns]`.
+        entries : int64 torch.Tensor, `[found]`
+            Which of the protected weights each is.
+
+        Notes
+        -----
+        The cost is that of the blocks that the rows lie in.
         """
         first = (rows * n_columns) >> _BLOCK_BITS
         last = (rows * n_columns + n_columns - 1) >> _BLOCK_BITS
@@ -57,7 +89,7 @@ class ProtectedWeights(nn.Module):  # type: ignore[misc]
         return places * n_columns + positions[found] % n_columns, entries[found]
 
     def _positions_of(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The positions in some blocks, and which of the protected weights they are."""
+        """Return the positions in some blocks, and which of the protected weights they are."""
         starts = self.starts.long()
         counts = starts[blocks + 1] - starts[blocks]
         entries = _ranges(starts[blocks], counts)
@@ -66,13 +98,13 @@ class ProtectedWeights(nn.Module):  # type: ignore[misc]
 
 
 def _ranges(starts: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """starts[0], starts[0] + 1, ... for counts[0] numbers, then from starts[1], and so on."""
+    """Return `starts[0], starts[0] + 1, …`, `counts[0]` numbers, then those from `starts[1]`."""
     offsets = _repeated(starts - counts.cumsum(0) + counts, counts)
     return offsets + torch.arange(len(offsets), device=starts.device)
 
 
 def _repeated(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Each value as often as counted. On the CPU NumPy's is a hundred times faster than torch's."""
+    """Repeat each value by its count; on the CPU NumPy is a hundred times faster than torch."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.repeat(values.numpy(), counts.numpy()))
     return values.repeat_interleave(counts)

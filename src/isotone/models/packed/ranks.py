@@ -1,7 +1,7 @@
-"""Ranks at a fixed width in memory: packed row by row, unpacked on whatever device they are.
+"""Ranks in memory at a fixed width: packed row by row, and unpacked on whatever device they are.
 
 A row is padded to a multiple of eight ranks, which are then exactly `bits` bytes, so that every row
-begins on a byte and any row can be unpacked alone; the bit order is that of a fixed-width chunk
+begins on a byte and any row can be unpacked by itself; the bit order is that of a fixed-width chunk
 (docs/format.md). On the CPU the native module unpacks; elsewhere torch does, with shifts.
 """
 
@@ -16,18 +16,53 @@ from numpy.typing import NDArray
 from isotone import _native
 
 GROUP = 8
-"""Ranks that fill whole bytes at any width."""
+"""So many ranks fill whole bytes at any width."""
 
 
 def row_bytes(n_columns: int, bits: int) -> int:
-    """Bytes of one packed row."""
+    """Return the number of bytes of one packed row.
+
+    Parameters
+    ----------
+    n_columns : int
+        The number of ranks in a row.
+    bits : int
+        The width of a rank, 1 to 8.
+
+    Returns
+    -------
+    int
+        The bytes.
+
+    Examples
+    --------
+    >>> row_bytes(9, 3)
+    6
+    """
     return -(-n_columns // GROUP) * bits
 
 
 def pack_rows(
     runs: Iterable[NDArray[np.uint8]], n_rows: int, n_columns: int, bits: int
 ) -> torch.Tensor:
-    """Pack runs of ranks that follow each other, cut anywhere: [n_rows, row_bytes] uint8."""
+    """Pack the ranks of a tensor row by row.
+
+    Parameters
+    ----------
+    runs : iterable of uint8 arrays
+        Runs of ranks that follow each other; their borders may lie anywhere in a row.
+    n_rows : int
+        The number of rows.
+    n_columns : int
+        The number of ranks in a row.
+    bits : int
+        The width of a rank, 1 to 8, which each rank must fit; not checked.
+
+    Returns
+    -------
+    uint8 torch.Tensor, `[n_rows, row_bytes(n_columns, bits)]`
+        The packed rows.
+    """
     packed = np.empty((n_rows, row_bytes(n_columns, bits)), np.uint8)
     row, rest = 0, np.empty(0, np.uint8)
     for run in runs:
@@ -43,7 +78,22 @@ def pack_rows(
 
 
 def unpack_rows(packed: torch.Tensor, n_columns: int, bits: int) -> torch.Tensor:
-    """The ranks of packed rows: [rows, row_bytes] uint8 -> [rows, n_columns] uint8, or a view."""
+    """Unpack rows, on the device that they are on.
+
+    Parameters
+    ----------
+    packed : uint8 torch.Tensor, `[rows, row_bytes(n_columns, bits)]`
+        Packed rows.
+    n_columns : int
+        The number of ranks in a row.
+    bits : int
+        The width of a rank, 1 to 8.
+
+    Returns
+    -------
+    uint8 torch.Tensor, `[rows, n_columns]`
+        The ranks; at 8 bits, and where rows are padded, a view.
+    """
     n_rows = packed.shape[0]
     if bits == 8:
         return packed[:, :n_columns]
@@ -56,6 +106,7 @@ def unpack_rows(packed: torch.Tensor, n_columns: int, bits: int) -> torch.Tensor
 
 
 def _shifted(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """Unpack with shifts of torch: the ranks `[..., 8]` of each group of `bits` bytes."""
     if GROUP % bits == 0:  # ranks do not cross bytes
         shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
         return (packed.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)

@@ -2,8 +2,8 @@
 
 transformers loads a checkpoint by name: it renames, merges the experts of a layer into one tensor,
 ties, casts and places. All of that is right for a clustered model too, once each name leads to the
-dense tensor. So the loader is given names and these objects, which behave like the slices of
-safetensors that it expects, and each decodes when the loader's own threads ask for it.
+dense tensor. So the loader is given names and CheckpointTensors, which behave like the slices of
+safetensors that it expects; each decodes when the loader's own threads ask for it.
 """
 
 from __future__ import annotations
@@ -37,18 +37,27 @@ TORCH_DTYPES = {
     "F64": torch.float64,
     "C64": torch.complex64,
 }
-"""By the names that safetensors gives them."""
+"""The dtypes of torch by the names that safetensors gives them."""
 
 Decode = Callable[[CompressedDirectory, Record, torch.dtype | None], torch.Tensor]
-"""Makes a tensor of a record, in the stored dtype or in another one."""
+"""Makes the tensor of a record, in the stored dtype or in another one."""
 
 
 class CheckpointTensor:
-    """One dense tensor of the directory, decoded when it is indexed; safe to use in threads.
+    """One dense tensor of a directory, decoded when it is indexed; safe to use in threads.
 
-    Has what `transformers` asks of a slice of safetensors: `get_shape`, `get_dtype` and indexing.
-    Indexing decodes the whole tensor and then takes the part. What it decodes to is `wanted`, the
-    dtype in which the loader will ask for it, so that nothing of that size is made twice.
+    It has what transformers asks of a slice of safetensors: `get_shape`, `get_dtype` and indexing.
+    Indexing decodes the whole tensor and then takes the part. It decodes to `wanted`, the dtype in
+    which the loader will ask for it, so that nothing of that size is made twice.
+
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    record : Record
+        The tensor's record in its manifest.
+    decode : function
+        Makes the tensor.
     """
 
     def __init__(self, directory: CompressedDirectory, record: Record, decode: Decode) -> None:
@@ -58,7 +67,7 @@ class CheckpointTensor:
 
     @property
     def shape(self) -> torch.Size:
-        """The dense shape."""
+        """The shape of the dense tensor."""
         return torch.Size(self.record.shape)
 
     @property
@@ -67,15 +76,15 @@ class CheckpointTensor:
         return TORCH_DTYPES[self.record.dtype]
 
     def get_shape(self) -> list[int]:
-        """The dense shape, as safetensors gives it."""
+        """Return the shape of the dense tensor, as safetensors does."""
         return list(self.record.shape)
 
     def get_dtype(self) -> str:
-        """The stored dtype, as safetensors names it."""
+        """Return the name of the stored dtype, as safetensors does."""
         return self.record.dtype
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """Decode, and take a part (`...` for all); raises FormatError for damaged bytes."""
+        """Decode, and take a part (`...` for all); raises FormatError if bytes are damaged."""
         self.was_read = True
         tensor = self._decode(self._directory, self.record, self.wanted)
         return tensor if index is ... else tensor[index]
@@ -84,9 +93,19 @@ class CheckpointTensor:
 def checkpoint_tensors(
     directory: CompressedDirectory, decode_clustered: Decode
 ) -> dict[str, CheckpointTensor]:
-    """Every tensor of the dense model by name, those that only repeat another one left out.
+    """Return every tensor of the dense model by name, without those that only repeat another one.
 
-    decode_clustered: what becomes of a clustered tensor; the others are read as they are.
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    decode_clustered : function
+        Makes the tensor of a clustered record; other tensors are read as they are.
+
+    Returns
+    -------
+    dict of str to CheckpointTensor
+        The tensors, none of them decoded yet.
     """
     return {
         record.name: CheckpointTensor(
@@ -101,9 +120,30 @@ def checkpoint_tensors(
 def dense_tensor(
     directory: CompressedDirectory, record: Record, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """A dense tensor, in its stored dtype or cast to another; raises FormatError.
+    """Decode a tensor to dense weights.
 
-    Cost: one pass over its weights; no memory beside the tensor but that of one chunk.
+    Parameters
+    ----------
+    directory : CompressedDirectory
+        The open directory.
+    record : Record
+        The tensor's record in its manifest.
+    dtype : torch.dtype, optional
+        The dtype to cast to; the stored one by default.
+
+    Returns
+    -------
+    torch.Tensor
+        The dense tensor on the CPU.
+
+    Raises
+    ------
+    FormatError
+        If the stored arrays are damaged.
+
+    Notes
+    -----
+    The cost is one pass over the weights; beside the tensor, only one chunk is in memory.
     """
     stored = TORCH_DTYPES[record.dtype]
     if math.prod(record.shape) == 0 or dtype in (None, stored):

@@ -26,7 +26,18 @@ _MARK = "_isotone"
 
 
 def intercept_loading(quantizer_class: type[Any]) -> None:
-    """Wrap the method, once; raises InputError where it is not the one that isotone knows."""
+    """Wrap the method, once.
+
+    Parameters
+    ----------
+    quantizer_class : type
+        The class of isotone's quantizer, which supplies the tensors.
+
+    Raises
+    ------
+    InputError
+        If the method is not the one that isotone knows.
+    """
     from transformers.modeling_utils import PreTrainedModel  # which may be why we are imported
 
     found = inspect.getattr_static(PreTrainedModel, _METHOD, None)
@@ -69,13 +80,30 @@ def _wrapper(original: Any, quantizer_class: type[Any]) -> Any:
 def read_through(load_config: Any, checkpoint_files: list[str]) -> CompressedDirectory:
     """Open the directory that transformers is loading; its manifest may come from the hub.
 
-    Raises InputError and FormatError as opening does, and InputError for offloading to disk.
+    Parameters
+    ----------
+    load_config : object
+        What transformers knows of the loading: the model's name, the device map, download options.
+    checkpoint_files : list of str
+        The paths of the shards.
+
+    Returns
+    -------
+    CompressedDirectory
+        The open directory.
+
+    Raises
+    ------
+    InputError
+        If parts of the model are to be offloaded to disk, or the directory is none of isotone's.
+    FormatError
+        If the directory is damaged.
     """
     places = (load_config.device_map or {}).values()
     if "disk" in places:
         raise InputError(
-            "the device_map sends parts of the model to disk, which a clustered model cannot do; "
-            "give it less to hold, or load what isotone decompress makes of it"
+            "the device_map sends parts of the model to disk, which a clustered model does not "
+            "support; give it more memory, or load what isotone decompress makes of it"
         )
     from transformers.utils.hub import cached_file
 

@@ -1,8 +1,8 @@
 """Which clustered tensors of its directory a loaded model's parameters come from.
 
 transformers renames and merges on loading, and does not say afterwards what went where. So the
-model is loaded once more with tensors that carry nothing but their names, and where those arrive is
-the answer. That reads no weights and takes a fraction of a second; the answer is kept on the model.
+model is loaded once more with tensors that carry nothing but their names, which shows where each
+arrives. That reads no weights and takes a fraction of a second; the result is kept on the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,23 @@ _SOURCES_ATTRIBUTE = "_isotone_sources"
 
 
 def origin(model: Any) -> Path:
-    """The compressed directory that a model was loaded from; raises InputError where it is none."""
+    """Return the compressed directory that a model was loaded from.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A model in memory.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    InputError
+        If the model was not loaded from a compressed directory.
+    """
     directory: Path | None = getattr(model, DIRECTORY_ATTRIBUTE, None)
     if directory is None:
         raise InputError(
@@ -33,10 +49,23 @@ def origin(model: Any) -> Path:
 
 
 def parameter_sources(model: Any) -> dict[str, Expression]:
-    """For each parameter of a dense model that comes from clustered tensors: how.
+    """Return how the parameters of a dense model are computed from clustered tensors.
 
-    The leaves of the sources are UnreadWeights. Parameters that are tied come under each name.
-    Raises InputError where the model did not come from a clustered directory.
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A model that was loaded from a compressed directory with residency `dense`.
+
+    Returns
+    -------
+    dict of str to Expression
+        By the names of the parameters in the model; leaves are UnreadWeights. Parameters that are
+        tied come under each name; those of other tensors are left out.
+
+    Raises
+    ------
+    InputError
+        If the model was not loaded from a compressed directory.
     """
     directory = origin(model)
     known: dict[str, Expression] | None = getattr(model, _SOURCES_ATTRIBUTE, None)

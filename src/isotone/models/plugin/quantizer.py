@@ -1,11 +1,12 @@
-"""The quantization method `isotone` of transformers: its config and its quantizer.
+"""The quantization method `isotone` of transformers: its quantizer, and how it is registered.
 
 `from_pretrained` on a compressed directory finds `quant_method: "isotone"` in config.json and makes
 an IsotoneQuantizer. By default (`residency="dense"`) the model that comes back is an ordinary one:
 its weights were decoded while they were loaded, nothing in it knows of clusters any more, and
 `save_pretrained` writes plain safetensors without a quantization_config. With
-`quantization_config=IsotoneConfig(residency="packed")` the indices stay packed in memory, see
-packed_modules.py. Importing this module registers both; registration.py says when that happens.
+`quantization_config=IsotoneConfig(residency="packed")` the ranks stay packed in memory, see
+`isotone.models.packed`. Importing this module registers the method with transformers;
+`isotone.models.plugin.registration` says when that happens.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, 
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
 from isotone.errors import InputError
-from isotone.models.lazy.loading_tensor import packed_tensor, unread_tensor
+from isotone.models.lazy.stored import packed_tensor, unread_tensor
 from isotone.models.packed.model import become_packed
 from isotone.models.packed.modules import install, warn_of_dense
 from isotone.models.plugin.checkpoint_tensors import (
@@ -38,12 +39,24 @@ _DECODE = {"dense": dense_tensor, "packed": packed_tensor, UNREAD: unread_tensor
 
 
 class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
-    """What transformers calls while it loads a compressed directory."""
+    """What transformers calls while it loads a compressed directory.
+
+    Parameters
+    ----------
+    quantization_config : IsotoneConfig
+        The options of loading.
+    **kwargs
+        What transformers hands to every quantizer.
+
+    Raises
+    ------
+    InputError
+        If the model is a dense one.
+    """
 
     quantization_config: IsotoneConfig
 
     def __init__(self, quantization_config: IsotoneConfig, **kwargs: Any) -> None:
-        """Raises InputError where the model is a dense one."""
         if not kwargs.get("pre_quantized", True):
             raise InputError(
                 "the model is dense, and IsotoneConfig loads clustered ones; compress it first: "
@@ -61,9 +74,19 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         return self.quantization_config.residency == "packed"
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """Sees the config before its weights are looked for: takes isotone's notice away.
+        """Change the config before weights are looked for: take isotone's notice out of it.
 
-        Also settles the dtype of a config that names none, as for the dense model.
+        This also settles the dtype of a config that names none, as for the dense model.
+
+        Parameters
+        ----------
+        config : transformers.PretrainedConfig
+            The model's config; is changed.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+            The same config.
         """
         _forget_notice(config)
         if getattr(config, "dtype", None) is None and self.quantization_config.dtype is not None:
@@ -83,14 +106,42 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         return model
 
     def param_element_size(self, _model: Any, _name: str, param: Any) -> float:
-        """Bytes a weight takes in memory, on average, for whoever plans where to put it."""
+        """Return how many bytes a weight takes in memory on average, for planning a device map.
+
+        Parameters
+        ----------
+        param : torch.Tensor
+            A parameter of the model on the meta device.
+
+        Returns
+        -------
+        float
+            The bytes of one element.
+        """
         is_matrix = param.ndim > 1 and param.is_floating_point()
         return self._bytes_a_weight if self._is_packed and is_matrix else param.element_size()
 
     def state_dict(self, checkpoint_files: list[str] | None, load_config: Any) -> Any:
-        """The dense tensors by name, each decoded when it is indexed; None for another model's.
+        """Return the tensors of the dense model by name, each decoded when it is indexed.
 
         An adapter that is loaded into a clustered model comes by here too, with files of its own.
+
+        Parameters
+        ----------
+        checkpoint_files : list of str or None
+            The shards that transformers is about to read.
+        load_config : object
+            What transformers knows of the loading.
+
+        Returns
+        -------
+        dict of str to CheckpointTensor, or None
+            The tensors; None if the files are not those of this model.
+
+        Raises
+        ------
+        InputError
+            If a packed model is to be split among processes, or parts of it go to disk.
         """
         if not checkpoint_files or checkpoint_files != self._files:
             return None
@@ -102,7 +153,22 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         return self._tensors
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
-        """The dtype in which the loader will want a tensor; tells the tensor."""
+        """Return the dtype in which the loader will want a tensor, and tell the tensor.
+
+        Parameters
+        ----------
+        converter : object
+            How transformers converts the tensor.
+        param : torch.Tensor or CheckpointTensor
+            The tensor of the checkpoint.
+        dtype : torch.dtype or None
+            The dtype that was asked for.
+
+        Returns
+        -------
+        torch.dtype or None
+            The dtype.
+        """
         wanted = super().get_new_dtype(converter, param, dtype)
         if isinstance(param, CheckpointTensor):
             param.wanted = wanted
@@ -120,19 +186,19 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         return model
 
     def is_serializable(self, **_: Any) -> bool:
-        """Yes: see packed_model.py for packed ones; dense ones are ordinary models."""
+        """Return True: packed models save themselves, dense ones are ordinary models."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """Not as it stands: a packed model has nothing but codebooks to train."""
+        """Whether transformers may train it: not as it is, since ranks cannot be trained."""
         return False
 
 
 def _weight_bytes(checkpoint_files: list[str]) -> int:
-    """Bytes of the files with arrays, those of the base of a codebook-only directory among them.
+    """Return the bytes of the files with arrays, those of a base directory among them.
 
-    The hub's cache may not have the manifest yet: the files that transformers names, then.
+    Where the hub's cache does not have the manifest yet, only the given files are counted.
     """
     directory = Path(checkpoint_files[0]).parent
     if (directory / MANIFEST_FILE).is_file():
@@ -142,6 +208,7 @@ def _weight_bytes(checkpoint_files: list[str]) -> int:
 
 
 def _forget_notice(config: Any) -> None:
+    """Drop what config.json says to readers that do not know isotone."""
     vars(config).pop(WEIGHTS_KEY, None)
     for name in getattr(config, "sub_configs", {}):
         part = getattr(config, name, None)
@@ -161,7 +228,7 @@ def _register() -> None:
     def merge_with_residency(
         quantization_config: Any, quantization_config_from_args: Any = None
     ) -> Any:
-        """Let the caller's residency hold, which transformers would drop with a warning."""
+        """Keep the caller's residency, which transformers would drop with a warning."""
         if isinstance(quantization_config_from_args, IsotoneConfig):
             merged = merge(quantization_config, None)
             if isinstance(merged, IsotoneConfig):

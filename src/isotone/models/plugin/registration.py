@@ -18,7 +18,7 @@ QUANTIZERS = "transformers.quantizers.auto"
 
 
 def register_when_imported() -> None:
-    """Register now or as soon as transformers is imported; calling it again changes nothing."""
+    """Register now, or as soon as transformers is imported; a second call changes nothing."""
     if hasattr(sys.modules.get(QUANTIZERS), "register_quantizer"):
         _register()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -26,7 +26,10 @@ def register_when_imported() -> None:
 
 
 class _Finder:
-    """Finds nothing itself: it has the others find the module, and adds a step to its loading."""
+    """A finder of the import system that adds a step to the loading of one module.
+
+    It finds nothing itself: the other finders find the module.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -53,10 +56,10 @@ class _Finder:
 
 
 def _register() -> None:
-    """Have the plug-in add itself to transformers' tables.
+    """Let the plug-in add itself to transformers' tables.
 
-    A transformers that the plug-in does not fit is still good for all else, so this only warns;
-    clustered directories then refuse to load, for their config says what is missing.
+    A transformers that the plug-in does not fit is still good for everything else, so this only
+    warns; clustered directories then refuse to load, because their config says what is missing.
     """
     try:
         import_module("isotone.models.plugin.quantizer")
