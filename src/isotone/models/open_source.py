@@ -52,7 +52,20 @@ def open_source(model: str | Path) -> Source:
 
 
 def refuse_quantized(source: Source, model: str | Path) -> None:
-    """Raise InputError for a model that holds other weights than its original ones."""
+    """Raise an error if a model holds other weights than its original ones.
+
+    Parameters
+    ----------
+    source : Source
+        The open model.
+    model : str or Path
+        What the user called it, for the message.
+
+    Raises
+    ------
+    InputError
+        If its config says that it is quantized.
+    """
     quantization = source.config.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -63,7 +76,23 @@ def refuse_quantized(source: Source, model: str | Path) -> None:
 
 
 def runnable(source: Source) -> ModelDirectory:
-    """A source that transformers can run; raises InputError for any other."""
+    """Return a source as a model directory that transformers can run.
+
+    Parameters
+    ----------
+    source : Source
+        The open model.
+
+    Returns
+    -------
+    ModelDirectory
+        The same source.
+
+    Raises
+    ------
+    InputError
+        If it is a single file, or not on this machine.
+    """
     if not isinstance(source, ModelDirectory) or is_remote(source.directory):
         raise InputError(
             "calibrating runs the model; expected a model directory on this machine, not a single "

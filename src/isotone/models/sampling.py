@@ -1,9 +1,14 @@
-"""Text that a model writes by itself, for work that needs typical inputs and has nobody's data.
+"""Text that a model writes by itself, for work that needs typical inputs where there is no data.
 
-Each sequence begins with a token drawn evenly from the vocabulary, so that sequences differ in
-subject, and goes on at temperature 1 from the model's whole distribution, so that they are what the
-model takes for likely (Liu et al., "LLM-QAT", arXiv 2305.17888, who also found likeliest tokens
-alone to repeat themselves).
+Each sequence begins with a token drawn uniformly from the vocabulary, so that sequences differ in
+subject. It goes on at temperature 1 from the model's whole distribution, so that sequences are what
+the model takes for likely: the data-free method of LLM-QAT [1]_, whose authors found that taking
+the likeliest token each time makes texts repeat themselves.
+
+References
+----------
+.. [1] Liu et al., "LLM-QAT: Data-Free Quantization Aware Training for Large Language Models", 2023,
+   arXiv 2305.17888.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from transformers import (
 
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
+from isotone.models.transformers_calls import one_line
 
 _CACHE_BYTES = 2 << 30
 _MOST_AT_ONCE = 64
@@ -39,20 +45,49 @@ def sample_text(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
-    """Token ids [n_sequences, length] drawn from a causal language model.
+    """Draw sequences of tokens from a causal language model.
 
-    tokenizer: says which tokens are special, and none of those begins a sequence.
     The same seed gives the same text on the same machine, whatever is done to torch's own
-    generator. Raises InputError where the model cannot continue text, or gives no finite numbers.
-    Cost: about one forward pass of each token, many sequences at once; memory of a cache for
-    them, at most 2 GiB or one sequence.
+    generator.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model. On the CPU it computes in float32 meanwhile.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Says which tokens are special; none of those begins a sequence.
+    n_sequences : int
+        The number of sequences.
+    length : int
+        The number of tokens in each, 2 or more.
+    temperature : float
+        Divides the logits; above 0.
+    seed : int
+        The seed of everything that is drawn.
+    progress : Progress, optional
+        Is told of each token.
+
+    Returns
+    -------
+    int64 array, `[n_sequences, length]`
+        The token ids.
+
+    Raises
+    ------
+    InputError
+        If the model cannot continue text, or returns numbers that are not finite.
+
+    Notes
+    -----
+    The cost is about one forward pass for each token, many sequences at once. Their key-value cache
+    takes at most 2 GiB, or what one sequence needs.
     """
     progress = progress or Silent()
     n_at_once = min(_MOST_AT_ONCE, max(1, _CACHE_BYTES // _cache_bytes(model, length)))
     starts = _starts(tokenizer, model, n_sequences, seed)
     progress.begin("the model writes text", n_sequences * (length - 1), "tokens")
     drawn = []
-    with _widened(model), torch.random.fork_rng(), torch.inference_mode():
+    with _in_float32(model), torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         for first in starts.split(n_at_once):
             drawn.append(_continue(model, first.to(model.device), length, temperature, progress))
@@ -60,29 +95,30 @@ def sample_text(
 
 
 @contextmanager
-def _widened(model: PreTrainedModel) -> Iterator[None]:
-    """The model in float32 for a while, where it is on the CPU in less.
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Upcast the parameters that are on the CPU in half precision, and downcast them afterwards.
 
-    Token by token, bfloat16 takes ten times as long there. Values come back exactly. Buffers stay
-    as they are, for some are wider than the model.
+    Token by token, bfloat16 takes ten times as long on a CPU. Values come back exactly. Buffers
+    stay as they are, because some are wider than the model.
     """
-    narrow = [
+    halves = [
         (parameter, parameter.dtype)
         for parameter in model.parameters()
         if parameter.device.type == "cpu" and parameter.dtype in (torch.bfloat16, torch.float16)
     ]
     try:
-        for parameter, _ in narrow:
+        for parameter, _ in halves:
             parameter.data = parameter.data.float()
         yield
     finally:
-        for parameter, dtype in narrow:
+        for parameter, dtype in halves:
             parameter.data = parameter.data.to(dtype)
 
 
 def _continue(
     model: Any, starts: torch.Tensor, length: int, temperature: float, progress: Progress
 ) -> NDArray[np.int64]:
+    """Continue the first tokens [n, 1] to sequences [n, length]."""
     # transformers fills what is not given from the model's own settings: penalties, for example.
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
@@ -100,7 +136,7 @@ def _continue(
         )
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"the model cannot write text by itself: {str(error).splitlines()[0]}; give a text"
+            f"the model cannot write text by itself: {one_line(error)}; give a text"
         ) from error
     finally:
         model.generation_config = own
@@ -109,7 +145,7 @@ def _continue(
 
 
 class _Ticks(StoppingCriteria):  # type: ignore[misc]
-    """Never stops; tells the progress of each new token."""
+    """A criterion that never stops the model, and tells a Progress of each new token."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -122,6 +158,7 @@ class _Ticks(StoppingCriteria):  # type: ignore[misc]
 def _starts(
     tokenizer: PreTrainedTokenizerBase, model: Any, n_sequences: int, seed: int
 ) -> torch.Tensor:
+    """Draw the first token of each sequence, [n, 1], from the tokens that are not special."""
     size = min(len(tokenizer), int(model.config.get_text_config().vocab_size))
     ordinary = np.setdiff1d(np.arange(size), tokenizer.all_special_ids)
     generator = np.random.default_rng(seed)
@@ -129,7 +166,7 @@ def _starts(
 
 
 def _cache_bytes(model: Any, length: int) -> int:
-    """What keys and values of one sequence take at most: as if every head had its own."""
+    """Return the most bytes that keys and values of one sequence take: one pair for each head."""
     config = model.config.get_text_config()
     width = int(getattr(config, "hidden_size", 1024))
     layers = int(getattr(config, "num_hidden_layers", 32))

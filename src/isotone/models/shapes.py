@@ -13,64 +13,98 @@ from numpy.typing import NDArray
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
 from isotone.checkpoint.source.source import CompanionFile
-from isotone.errors import FormatError, InputError, MissingExtraError
+from isotone.errors import FormatError
+from isotone.models.transformers_calls import require_transformers, transformers_errors
 from isotone.plan.tensors import n_matrices
 
 _TAGS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 class Shapes:
-    """What a config describes, as a source to plan with; nothing can be read."""
+    """What a config describes, as a source to plan with; nothing can be read.
+
+    Parameters
+    ----------
+    directory : Path
+        A directory with a config.json.
+    """
 
     companions: Sequence[CompanionFile] = ()
     skipped: Sequence[str] = ()
 
     def __init__(self, directory: Path) -> None:
-        """Raises InputError where transformers makes no model of the directory's config."""
         self.directory = directory
         self.config: dict[str, Any] = read_json(directory / CONFIG_FILE)
 
     @cached_property
     def tensors(self) -> Sequence[TensorInfo]:
-        """Experts one by one, as checkpoints hold them, though transformers fuses them."""
+        """The tensors of the model, its experts one by one as checkpoints hold them.
+
+        Raises InputError if transformers makes no model of the config.
+        """
         return [each for tensor in _parameters(self.directory) for each in _unstacked(tensor)]
 
     @property
     def n_bytes(self) -> int:
+        """The bytes that the dense tensors would take."""
         return sum(tensor.n_bytes for tensor in self.tensors)
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
+        """Raise an error, because there are no weights.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements.
+
+        Returns
+        -------
+        uint8 array
+            Never.
+
+        Raises
+        ------
+        FormatError
+            If it is called.
+        """
         raise FormatError(
             f"{self.directory}: has no weights, {start} to {stop} of {tensor.name} were asked for"
         )
 
     def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        pass
+        """Do nothing, because nothing is read.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements.
+        """
 
     def identity(self) -> dict[str, Any]:
+        """Return an empty dict: no run shares work by a config."""
         return {}
 
 
 def _parameters(directory: Path) -> list[TensorInfo]:
-    try:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-    except ImportError:
-        raise MissingExtraError(f"{directory}: planning by a config", "models") from None
-    try:
+    """Return the parameters of the model that transformers makes of a config."""
+    require_transformers(f"{directory}: planning by a config")
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    failure = f"{directory / CONFIG_FILE}: transformers makes no language model of it"
+    with transformers_errors(failure), torch.device("meta"):
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # transformers raises most kinds, for most causes
-        raise InputError(
-            f"{directory / CONFIG_FILE}: transformers makes no language model of it: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        ) from error
+        model = AutoModelForCausalLM.from_config(config)
     tag = _TAGS.get(str(config.dtype).removeprefix("torch."), "BF16")
     return [TensorInfo(name, tag, tuple(p.shape)) for name, p in model.named_parameters()]
 
 
 def _unstacked(tensor: TensorInfo) -> Iterator[TensorInfo]:
+    """Yield a stack of experts as one tensor for each expert; any other tensor as it is."""
     n = n_matrices(tensor)
     if n == 1:
         yield tensor

@@ -1,8 +1,8 @@
-"""Weights or codebooks of a live model, changed for the length of a `with`.
+"""Weights or codebooks of a model in memory, replaced for the length of a `with`.
 
-What healing and studies stand on: whatever happens inside, the model comes out of it bit for bit as
-it went in. Values are copied into the tensors that are there, so hooks, optimizers and tied modules
-that hold them see the change and its end.
+Whatever happens inside, the model comes out of it bit for bit as it went in. Values are copied into
+the tensors that are there, so hooks, optimizers and tied modules that hold them see the change and
+its end. Studies are built on this.
 """
 
 from __future__ import annotations
@@ -35,21 +35,52 @@ def swapped(
     edits: Mapping[str, CodebookEdit | WeightEdit],
     of: Literal["codebook", "weight"] = "codebook",
 ) -> Iterator[list[str]]:
-    """Edit chosen matrices of a model, and put them back at the end, also after an exception.
+    """Edit chosen matrices of a model inside a `with`, and put them back at its end.
 
-    edits: globs on names, as the model or its checkpoint has them, with or without `.weight`. Where
-    several match a matrix the last one counts. Each leads to what takes the place of
-        of="codebook": a codebook [k] or [matrices, k] float32, or a function that makes one of the
-            ClusteredTensor (whose `counts` say how many weights each centroid has). For models
-            loaded from a clustered directory, dense or packed. A dense model's weights become those
-            of its directory with the new codebook.
-        of="weight": a weight, or a function that makes one of the present weight. For any model.
-    Tied weights are edited once. Gives the names that were edited.
+    The model comes out bit for bit as it went in, also after an exception. Tied weights are edited
+    once.
 
-    Raises InputError for a glob that matches nothing, and for values of another shape. Memory: a
-    copy of every dense weight that is edited; of packed ones, of their codebooks. An edit given as
-    a function needs the ranks of one tensor at a time, a byte a weight. A dense model's ranks are
-    read from its directory, unless hold_ranks keeps them in memory.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model in memory. For codebooks it must have been loaded from a compressed directory, dense
+        or packed; weights of any model can be edited.
+    edits : dict of str to array, tensor or function
+        By globs on names: what takes the place of the matrices that match. Names are those of the
+        model or of its checkpoint, with or without `.weight`; where several globs match a matrix
+        the last one counts. What is given depends on `of`.
+    of : {"codebook", "weight"}
+        `codebook`: a float32 codebook, `[k]` or `[matrices, k]`, or a function that makes one of
+        the `ClusteredTensor` (whose `counts` are the numbers of weights of each centroid). Weights
+        of a dense model are decoded from its directory with the new codebook.
+        `weight`: a tensor in the shape of the weight, or a function that makes one of a copy of the
+        present weight. Packed weights have no weight to edit.
+
+    Yields
+    ------
+    list of str
+        The names of the matrices that were edited.
+
+    Raises
+    ------
+    InputError
+        If a glob matches nothing, a value has another shape or is not finite, or the model does not
+        have what is to be edited.
+    FormatError
+        If the model's directory is damaged.
+
+    Notes
+    -----
+    Memory: a copy of every dense weight that is edited; of packed ones, of their codebooks. An edit
+    given as a function needs the ranks of one tensor at a time, a byte for each weight. The ranks
+    of a dense model are read from its directory, unless `hold_ranks` keeps them in memory.
+
+    Examples
+    --------
+    Sort the codebooks of one layer in descending order, and run the model::
+
+        with isotone.swapped(model, {"model.layers.8.*": lambda t: t.codebook[..., ::-1].copy()}):
+            logits = model(tokens).logits
     """
     if of not in ("codebook", "weight"):
         raise InputError(f"of is {of!r}; expected 'codebook' or 'weight'")
@@ -63,11 +94,30 @@ def swapped(
 
 
 def hold_ranks(model: nn.Module) -> dict[str, ClusteredWeight]:
-    """Keep the ranks of a dense model in memory, so that swapping neither reads nor unpacks.
+    """Keep the ranks of a dense model in memory, so that swapping neither reads nor unpacks them.
 
-    For whoever swaps many times. Gives the clustered weights by name, not to be changed. Memory: a
-    byte a weight. Raises InputError for a model that is not from a clustered directory, FormatError
-    for a damaged one.
+    This is for code that swaps many times.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model that was loaded from a compressed directory with residency `dense`.
+
+    Returns
+    -------
+    dict of str to ClusteredWeight
+        The clustered weights by their names in the checkpoint; they are not to be changed.
+
+    Raises
+    ------
+    InputError
+        If the model was not loaded from a compressed directory.
+    FormatError
+        If that directory is damaged.
+
+    Notes
+    -----
+    The ranks take a byte for each weight.
     """
     leaves = {leaf for source in parameter_sources(model).values() for leaf in source.leaves()}
     return {leaf.name: leaf.hold() for leaf in sorted(leaves, key=lambda leaf: str(leaf.name))}
@@ -110,11 +160,11 @@ def _name_of(leaf: Any) -> str:
 
 
 Change = tuple[str, torch.Tensor, torch.Tensor]
-"""A name, the tensor in the model, and what to write to it."""
+"""The name of a matrix, the tensor in the model, and what to write to it."""
 
 
 def _changes(model: Any, edits: Mapping[str, Any], of: str) -> Iterator[Change]:
-    """The changes one by one, each made when it is asked for."""
+    """Yield the changes one by one, each made when it is asked for."""
     if of == "weight":
         return _of_weights(model, edits)
     packed = [(name, held.source) for name, held in hosts(model)]
@@ -124,6 +174,7 @@ def _changes(model: Any, edits: Mapping[str, Any], of: str) -> Iterator[Change]:
 
 
 def _of_weights(model: nn.Module, edits: Mapping[str, WeightEdit]) -> Iterator[Change]:
+    """Yield the changes of dense weights."""
     packed = [name for name, _ in hosts(model)]
     for glob in edits:
         found = [name for name in packed if _matches(name, glob)]
@@ -150,11 +201,13 @@ def _of_weights(model: nn.Module, edits: Mapping[str, WeightEdit]) -> Iterator[C
 def _of_packed(
     packed: list[tuple[str, Expression]], edits: Mapping[str, CodebookEdit]
 ) -> Iterator[Change]:
+    """Yield the changes of codebooks that are parameters of the model."""
     for leaf, edit in _chosen(_leaf_names(packed), edits).items():
         yield leaf.name, leaf.codebook, torch.from_numpy(_edited(leaf, edit))
 
 
 def _of_dense(model: Any, edits: Mapping[str, CodebookEdit]) -> Iterator[Change]:
+    """Yield the changes of dense weights that follow from edits of their codebooks."""
     sources = parameter_sources(model)
     chosen = _chosen(_leaf_names(list(sources.items())), edits)
 
@@ -178,7 +231,7 @@ def _of_dense(model: Any, edits: Mapping[str, CodebookEdit]) -> Iterator[Change]
 
 
 def _leaf_names(sources: list[tuple[str, Expression]]) -> dict[Any, list[str]]:
-    """What each clustered weight goes by: its own name, and those of parameters made of it."""
+    """Return the names of each leaf: its own, and those of the parameters that are made of it."""
     names: dict[Any, list[str]] = {}
     for name, source in sources:
         for leaf in source.leaves():
@@ -187,6 +240,7 @@ def _leaf_names(sources: list[tuple[str, Expression]]) -> dict[Any, list[str]]:
 
 
 def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
+    """Return the new codebook of a weight, checked."""
     value = edit(weight.clustered_tensor()) if callable(edit) else edit
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
@@ -200,21 +254,21 @@ def _edited(weight: ClusteredWeight, edit: CodebookEdit) -> NDArray[np.float32]:
 
 
 def _chosen(names: Mapping[Any, list[str]], edits: Mapping[str, Any]) -> dict[Any, Any]:
-    """The edit of each thing that has one."""
+    """Return the edit of each matrix that has one; `names` are those that each goes by."""
     chosen = {}
     exactly: dict[str, list[Any]] = {}
-    for thing, known in names.items():
+    for matrix, known in names.items():
         for name in known:
-            exactly.setdefault(name, []).append(thing)
+            exactly.setdefault(name, []).append(matrix)
     for glob, edit in edits.items():
         found = exactly.get(glob) or [  # many exact names, each held against all, would be slow
-            thing for thing, known in names.items() if any(_matches(n, glob) for n in known)
+            matrix for matrix, known in names.items() if any(_matches(n, glob) for n in known)
         ]
         if not found:
             example = next(iter(names.values()), ["none at all"])[0]
             raise InputError(
-                f"{glob!r} matches none of the {len(names)} matrices that could be swapped, for "
-                f"example {example}"
+                f"{glob!r} matches none of the {len(names)} matrices that could be swapped; one of "
+                f"them is {example}"
             )
         chosen.update(dict.fromkeys(found, edit))
     return chosen
