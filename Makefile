@@ -22,7 +22,8 @@ $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
 # A real language model, compressed four ways, verified, and asked the same question.
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py $(WORK)
+	$(BIN)/python benchmarks/inputs/smollm2_dense.py $(WORK)/smollm2
+	$(BIN)/python examples/demo.py $(WORK)/smollm2 $(WORK)
 
 test: $(READY)
 	$(BIN)/python -m pytest
