@@ -92,7 +92,7 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     import isotone as package
     from isotone.checkpoint.opening import open_compressed
     from isotone.healing.loss import cross_entropy
-    from isotone.healing.settings import Settings
+    from isotone.healing.settings import HealSettings
     from isotone.healing.text import split
     from isotone.healing.trainable import open_for_training
     from isotone.healing.training import Training
@@ -108,7 +108,7 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     manifest = open_compressed(base).manifest
     trainable = open_for_training(student, manifest, ["codebook"], "keep")
     text = split(encode(files.tokenizer, read_text(train)), 512, train)
-    healing = Training(Accelerator(cpu=True), student, teacher, trainable, text, Settings())
+    healing = Training(Accelerator(cpu=True), student, teacher, trainable, text, HealSettings())
     tuner = torch.optim.AdamW(dense.parameters(), lr=1e-6)
 
     def tune() -> None:

@@ -37,8 +37,9 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.evaluation.generate import generate as generate
     from isotone.evaluation.run import Evaluation as Evaluation
     from isotone.evaluation.run import evaluate as evaluate
-    from isotone.healing.run import Healing as Healing
+    from isotone.healing.result import Healing as Healing
     from isotone.healing.run import heal as heal
+    from isotone.healing.settings import HealSettings as HealSettings
     from isotone.models.plugin.config import IsotoneConfig as IsotoneConfig
     from isotone.models.swap import swapped as swapped
     from isotone.pipeline.calibrate import CalibrateSummary as CalibrateSummary
@@ -65,7 +66,9 @@ _MODULES = {
     "isotone.evaluation.frontier.variants": ("FrontierVariant", "frontier_variants"),
     "isotone.evaluation.generate": ("Generation", "generate"),
     "isotone.evaluation.run": ("Evaluation", "evaluate"),
-    "isotone.healing.run": ("Healing", "heal"),
+    "isotone.healing.result": ("Healing",),
+    "isotone.healing.run": ("heal",),
+    "isotone.healing.settings": ("HealSettings",),
     "isotone.models.plugin.config": ("IsotoneConfig",),
     "isotone.models.swap": ("swapped",),
     "isotone.pipeline.calibrate": ("CalibrateSummary", "calibrate"),

@@ -11,7 +11,7 @@ import isotone
 from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.overlay.tensor_overlay import fit_overlay
 from isotone.engine.progress import Silent
-from isotone.healing.settings import Settings
+from isotone.healing.settings import HealSettings
 from isotone.healing.text import HealingText
 from isotone.healing.trainable import open_for_training
 from isotone.healing.training import Training
@@ -37,15 +37,15 @@ def test_every_kind_of_model_is_healed(kind, tmp_path):
     }
     tokens = torch.randint(3, 160, (4, 16), generator=torch.Generator().manual_seed(1)).numpy()
     text = HealingText(tokens, tokens)  # random weights have nothing to generalise
-    settings = Settings(steps=8, batch=4, evaluate_every=2, learning_rate=0.02)
+    settings = HealSettings(steps=8, batch=4, evaluate_every=2, learning_rate=0.02)
     training = Training(Accelerator(cpu=True), student, teacher, trainable, text, settings)
     before = [codebook.clone() for codebook in codebooks(trainable)]
     training.run(lambda _: None, lambda _: None, Silent())
-    assert training.state.best_look.loss < training.state.looks[0].loss
+    assert training.state.best_validation.loss < training.state.validations[0].loss
     for weight, one, other in zip(trainable.weights, before, codebooks(trainable), strict=True):
         assert not torch.equal(one, other), weight.name
     records = {record.name: record for record in directory.manifest.clustered}
-    for change in trainable.changes():
+    for change in trainable.overlays():
         assert fit_overlay(change, directory, records[change.name]).record.name == change.name
 
 

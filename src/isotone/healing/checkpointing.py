@@ -1,4 +1,4 @@
-"""Activations made anew in the backward pass, for models whose own would not fit."""
+"""Activations recomputed in the backward pass, for models whose activations would not fit."""
 
 from __future__ import annotations
 
@@ -15,15 +15,29 @@ from isotone.errors import InputError
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Have each layer keep its inputs only, and run once more for its gradient.
+    """Have each layer keep its inputs only, and compute the rest again for its gradient.
 
-    transformers' own switch works in training mode alone, where dropout would be on. Raises
-    InputError for a model that has no such layers. Cost: a forward pass more for each step.
+    transformers' own switch works in training mode alone, where dropout would be on.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model, which is changed for good.
+
+    Raises
+    ------
+    InputError
+        If transformers knows no layers of the model that can be checkpointed.
+
+    Notes
+    -----
+    The cost is one more forward pass in each step.
     """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise InputError(
-            f"{type(model).__name__} has no gradient checkpointing in transformers; leave it out"
+            f"{type(model).__name__} has no gradient checkpointing in transformers; leave "
+            "--gradient-checkpointing out"
         )
     for layer in layers:
         layer.forward = partial(_checkpointed, layer.forward)

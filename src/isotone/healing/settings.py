@@ -1,4 +1,4 @@
-"""How to train: numbers that a user may set."""
+"""How to heal: the numbers that a user may set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,30 @@ from isotone.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train.
+class HealSettings:
+    """How to train the values of a clustered model.
 
-    steps: of the whole schedule. batch: windows of a step, over all processes. learning_rate: of
-    Adam, in the coordinates of coordinates.py; it rises over the first twentieth of the steps and
-    falls to zero in a straight line, and is halved where a look finds no new best. evaluate_every:
-    steps between looks at the held-out text. patience: looks without a new best after which to
-    stop; 0 for never. seed: of the windows' order, and of text that the teacher writes.
+    Attributes
+    ----------
+    steps : int
+        The number of steps of the whole schedule, at least 1.
+    batch : int
+        The number of windows in a step, over all processes, at least 1.
+    learning_rate : float
+        The highest learning rate of Adam, between 0 and 1, in units of a codebook's spacings (see
+        `isotone.healing.coordinates`). The rate rises over the first twentieth of the steps, then
+        falls to zero in a straight line, and is halved where a validation finds no new best.
+    evaluate_every : int
+        The number of steps between validations on the held-out text, at least 1.
+    patience : int
+        The number of validations without a new best after which training stops; 0 for never.
+    seed : int
+        The seed of the order of windows, and of text that the teacher writes, below 2**63.
+
+    Examples
+    --------
+    >>> HealSettings(steps=40).rate(1)
+    1.0
     """
 
     steps: int = 100
@@ -26,7 +42,13 @@ class Settings:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise InputError for values that make no sense."""
+        """Raise InputError for values outside their range.
+
+        Raises
+        ------
+        InputError
+            If a value is not as described above.
+        """
         for name in ("steps", "batch", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
@@ -40,6 +62,17 @@ class Settings:
             raise InputError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, relative to the highest."""
+        """Return the learning rate of a step, relative to the highest.
+
+        Parameters
+        ----------
+        step : int
+            The position of the step, from 0.
+
+        Returns
+        -------
+        float
+            A number above 0, at most 1.
+        """
         warm = max(1, self.steps // 20)
         return min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm), 1.0)

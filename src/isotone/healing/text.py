@@ -1,4 +1,4 @@
-"""What is trained on and what is held out: windows of tokens, and their order."""
+"""The text of a healing: windows to train on in their order, and windows that are held out."""
 
 from __future__ import annotations
 
@@ -10,18 +10,41 @@ from isotone.errors import InputError
 from isotone.models.text import Tokens, windows_of
 
 MOST_HELD_OUT = 8
-"""Windows, where they are taken from the training text."""
+"""The most windows that are held out of the training text."""
 
 
 @dataclass(frozen=True)
 class HealingText:
-    """training: windows [n, context]. held_out: windows [m, context], none of them trained on."""
+    """Windows to train on, and windows to judge by.
+
+    Attributes
+    ----------
+    training : int64 array, `[n, context]`
+        The windows that are trained on.
+    held_out : int64 array, `[m, context]`
+        The windows of each validation; none of them is trained on.
+    """
 
     training: Tokens
     held_out: Tokens
 
     def batch(self, step: int, size: int, seed: int) -> Tokens:
-        """The windows [size, context] of a step: all in a random order, then all in another."""
+        """Return the windows of a step: all come in a random order, then all in another one.
+
+        Parameters
+        ----------
+        step : int
+            The position of the step, from 0.
+        size : int
+            The number of windows in a step.
+        seed : int
+            The seed of the orders.
+
+        Returns
+        -------
+        int64 array, `[size, context]`
+            The windows.
+        """
         n = len(self.training)
         chosen = []
         for place in range(step * size, (step + 1) * size):
@@ -31,11 +54,29 @@ class HealingText:
 
 
 def split(tokens: Tokens, context: int, name: str, held_out: Tokens | None = None) -> HealingText:
-    """Cut a text's tokens [n] into windows, and hold the last of them out.
+    """Cut a text into windows, and hold the last of them out.
 
-    held_out: windows [m, context] of another text, if there is one; else the last tenth of this
-    one, at most MOST_HELD_OUT windows, is held out. name: of the text, for messages.
-    Raises InputError where too little is left to train on.
+    Parameters
+    ----------
+    tokens : int64 array, `[n]`
+        The tokens of the text.
+    context : int
+        The number of tokens in a window.
+    name : str
+        The name of the text, for messages.
+    held_out : int64 array, `[m, context]`, optional
+        Windows of another text to judge by. Without them the last tenth of this one is held out,
+        at most `MOST_HELD_OUT` windows.
+
+    Returns
+    -------
+    HealingText
+        The windows.
+
+    Raises
+    ------
+    InputError
+        If too little is left to train on.
     """
     windows = windows_of(tokens, context)
     n = len(windows)

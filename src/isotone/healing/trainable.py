@@ -1,4 +1,4 @@
-"""Opens parts of a packed model for training, and takes what they became out again."""
+"""Opens parts of a packed model for training, and takes their new values out again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from torch.nn.utils import parametrize
 from isotone.checkpoint.compressed.manifest import Manifest
 from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.errors import InputError
-from isotone.healing.coordinates import Ascending, Factor, Free, Gain
-from isotone.healing.order import strictly_ascending
+from isotone.healing.coordinates import (
+    AscendingCoordinates,
+    FreeCoordinates,
+    NormCoordinates,
+    ScaleCoordinates,
+)
+from isotone.healing.order import nearest_ascending
 from isotone.models.packed.modules import clustered_weights
 from isotone.models.packed.weight import ClusteredWeight
 from isotone.models.plugin.checkpoint_tensors import TORCH_DTYPES
@@ -24,14 +29,23 @@ PARTS = ("codebook", "scale", "norm")
 ORDERS = ("keep", "free")
 
 _RATES = {"codebook": 1.0, "scale": 0.25, "norm": 0.25}
-"""Learning rates of the parts, relative to that of codebooks: a factor moves all of its weights."""
+"""Learning rates of the parts, relative to that of codebooks: a scale moves all of its weights."""
 
 
 @dataclass(frozen=True)
 class Norm:
     """A norm's weight or bias: a parameter of a module.
 
-    dtype: in which the model has it; stored: in which its file does.
+    Attributes
+    ----------
+    module : Module
+        The norm.
+    parameter : str
+        The name of the parameter in it.
+    dtype : torch.dtype
+        The dtype that the model has it in.
+    stored : torch.dtype
+        The dtype that its file has.
     """
 
     module: nn.Module
@@ -41,18 +55,24 @@ class Norm:
 
     @property
     def value(self) -> torch.Tensor:
-        """As it is now."""
+        """The present value."""
         tensor: torch.Tensor = getattr(self.module, self.parameter)
         return tensor.detach()
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What is trained of a model.
+    """The parts of a model that are trained.
 
-    weights: the clustered tensors, whose codebooks and factors may be open. norms: by the name of
-    the checkpoint's tensor, where it is in the model. groups: for an optimiser;
-    coordinates, see coordinates.py, with their learning rate relative to codebooks'.
+    Attributes
+    ----------
+    weights : tuple of ClusteredWeight
+        The clustered tensors, whose codebooks and scales may be open for training.
+    norms : dict of str to Norm
+        The norms that are open, by the names of their tensors in the checkpoint.
+    groups : tuple of (list of Parameter, float)
+        The coordinates (see `isotone.healing.coordinates`) in groups for an optimizer, each with
+        its learning rate relative to that of codebooks.
     """
 
     weights: tuple[ClusteredWeight, ...]
@@ -66,41 +86,74 @@ class Trainable:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def restore_order(self) -> None:
-        """Bring free codebooks to the nearest ascending ones, as they are going to be written."""
+        """Replace free codebooks by the nearest ascending ones, as they are going to be written."""
         for weight in self.weights:
             if parametrize.is_parametrized(weight, "codebook"):
-                ascending = torch.from_numpy(strictly_ascending(_numpy(weight.codebook)))
+                ascending = torch.from_numpy(nearest_ascending(_numpy(weight.codebook)))
                 weight.codebook = ascending.to(weight.device)
 
-    def changes(self) -> list[TensorOverlay]:
-        """What was opened, as it is now."""
+    def overlays(self) -> list[TensorOverlay]:
+        """Return the present values of everything that was opened."""
         opened = [w for w in self.weights if parametrize.is_parametrized(w)]
         norms = self.norms.items()
-        return [_change(weight) for weight in opened] + [
+        return [_overlay(weight) for weight in opened] + [
             TensorOverlay(name, kept=_bytes(norm.value.to(norm.stored))) for name, norm in norms
         ]
 
 
 def check_parts(manifest: Manifest, parts: Collection[str], order: str) -> None:
-    """Raise InputError for an unknown part or order, and for parts that a directory has none of."""
+    """Raise InputError for an unknown part or order, or a part that a directory lacks.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The manifest of the directory.
+    parts : collection of str
+        The parts to train, some of `PARTS`.
+    order : str
+        `keep` or `free`.
+
+    Raises
+    ------
+    InputError
+        If a part or the order is unknown, or if the directory has no scales and they are to be
+        trained.
+    """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown or not parts:
         raise InputError(f"train is {','.join(parts)!r}; expected some of {','.join(PARTS)}")
     if order not in ORDERS:
         raise InputError(f"order is {order!r}; expected {' or '.join(ORDERS)}")
     if "scale" in parts and all(record.scale == "none" for record in manifest.clustered):
-        raise InputError("train names 'scale', and this model has no factors; leave it out")
+        raise InputError("train names 'scale', and this model has no scales; leave it out")
 
 
 def open_for_training(
     model: nn.Module, manifest: Manifest, parts: Collection[str], order: str
 ) -> Trainable:
-    """Freeze a packed model but for some parts of it.
+    """Freeze a packed model except for some parts of it.
 
-    manifest: of the directory that it was loaded from. parts: of PARTS. order: `keep` or `free`.
-    A codebook whose weights all have one rank is left alone: it has no order.
-    Raises InputError as check_parts does, where nothing is left to train, and where a norm is none
-    of the checkpoint's tensors.
+    Parameters
+    ----------
+    model : Module
+        The model, loaded with packed weights.
+    manifest : Manifest
+        The manifest of its directory.
+    parts : collection of str
+        The parts to train, some of `PARTS`.
+    order : str
+        `keep` to keep centroids in order, `free` to let them cross.
+
+    Returns
+    -------
+    Trainable
+        The opened parts. A codebook whose weights all have one rank is left alone.
+
+    Raises
+    ------
+    InputError
+        If `check_parts` raises it, if a part has nothing to train, or if a norm is none of the
+        checkpoint's tensors.
     """
     check_parts(manifest, parts, order)
     model.requires_grad_(False)
@@ -111,11 +164,11 @@ def open_for_training(
         if "codebook" in parts:
             opened["codebook"] += _open_codebook(weight, order)
         if "scale" in parts:
-            opened["scale"] += _open_factors(weight)
+            opened["scale"] += _open_scales(weight)
     for norm in norms.values():
         setattr(norm.module, norm.parameter, nn.Parameter(norm.value.float()))
-        gain = Gain(norm.value, norm.stored, norm.dtype)
-        opened["norm"].append(_open(norm.module, norm.parameter, gain))
+        coordinates = NormCoordinates(norm.value, norm.stored, norm.dtype)
+        opened["norm"].append(_open(norm.module, norm.parameter, coordinates))
     for part in PARTS:
         if part in parts and not opened[part]:
             raise InputError(f"train names {part!r}, and this model has none; leave it out")
@@ -127,32 +180,35 @@ def _open_codebook(weight: ClusteredWeight, order: str) -> list[nn.Parameter]:
     codebook, counts = weight.codebook.detach(), _counts(weight)
     if bool(((counts > 0).sum(-1) < 2).all()):
         return []
-    kind = Ascending if order == "keep" else Free
+    kind = AscendingCoordinates if order == "keep" else FreeCoordinates
     return [_open(weight, "codebook", kind(codebook, counts.view(codebook.shape)))]
 
 
-def _open_factors(weight: ClusteredWeight) -> list[nn.Parameter]:
+def _open_scales(weight: ClusteredWeight) -> list[nn.Parameter]:
     opened = []
     for name in ("row_scale", "column_scale"):
         stored = getattr(weight, name)
         if stored is None:
             continue
-        factors = weight.all_scales(name)
+        scales = weight.all_scales(name)
         delattr(weight, name)
-        weight.register_parameter(name, nn.Parameter(factors))
-        opened.append(_open(weight, name, Factor(factors)))
+        weight.register_parameter(name, nn.Parameter(scales))
+        opened.append(_open(weight, name, ScaleCoordinates(scales)))
     return opened
 
 
 def _open(module: nn.Module, name: str, coordinates: nn.Module) -> nn.Parameter:
-    """Put coordinates in the place of a parameter; the only part of it that is trained."""
+    """Put coordinates in the place of a parameter, and return them: they alone are trained."""
     parametrize.register_parametrization(module, name, coordinates, unsafe=True)
     parameter: nn.Parameter = module.parametrizations[name].original
     return parameter.requires_grad_(True)
 
 
 def _counts(weight: ClusteredWeight) -> torch.Tensor:
-    """Weights of each rank, [matrices, k] int64; cost: unpacks the ranks, a byte a weight."""
+    """Return the number of weights of each rank, [matrices, k] int64.
+
+    The ranks are unpacked for it, which takes a byte for each weight.
+    """
     ranks = weight.ranks().reshape(weight.n_matrices, -1)
     k = weight.codebook.shape[-1]
     return torch.stack([torch.bincount(row, minlength=k) for row in ranks])
@@ -174,18 +230,18 @@ def _norms(model: nn.Module, manifest: Manifest) -> Iterator[tuple[str, Norm]]:
             yield full, Norm(module, name, parameter.dtype, TORCH_DTYPES[record.dtype])
 
 
-def _change(weight: ClusteredWeight) -> TensorOverlay:
+def _overlay(weight: ClusteredWeight) -> TensorOverlay:
     opened = weight.parametrizations
     return TensorOverlay(
         weight.name,
-        codebook=strictly_ascending(_numpy(weight.codebook)) if "codebook" in opened else None,
+        codebook=nearest_ascending(_numpy(weight.codebook)) if "codebook" in opened else None,
         row_scale=_half(weight, "row_scale") if "row_scale" in opened else None,
         column_scale=_half(weight, "column_scale") if "column_scale" in opened else None,
     )
 
 
 def _half(weight: ClusteredWeight, name: str) -> NDArray[np.float16]:
-    """Factors at half precision, which is what Factor gives."""
+    """Return scales as float16, which holds what ScaleCoordinates gives."""
     return _numpy(getattr(weight, name)).astype(np.float16)
 
 

@@ -11,8 +11,8 @@ from isotone.cli.options import Device, Directory, Dtype, Json, OutPath, Overwri
 from isotone.cli.tables import pairs_table
 
 if TYPE_CHECKING:
-    from isotone.healing.run import Healing
-    from isotone.healing.state import Look
+    from isotone.healing.result import Healing
+    from isotone.healing.state import Validation
 
 # isotone.healing imports torch, which takes seconds, so the command imports it when it runs.
 
@@ -114,26 +114,30 @@ def heal(
     """
     hide_foreign_bars()
     from isotone.healing.run import heal as run_heal
-    from isotone.healing.settings import Settings
+    from isotone.healing.settings import HealSettings
 
     how: dict[str, Any] = {"text": text, "teacher": teacher, "held_out": held_out}
     how |= {"train": [part.strip() for part in train.split(",") if part.strip()], "order": order}
     how |= {"context": context, "dtype": dtype, "device": device, "full": full}
     how |= {"gradient_checkpointing": gradient_checkpointing, "overwrite": overwrite}
-    how["settings"] = Settings(steps, batch, learning_rate, evaluate_every, patience, seed)
-    how["listener"] = lambda look: _show(look, steps)
+    how["settings"] = HealSettings(steps, batch, learning_rate, evaluate_every, patience, seed)
+    how["listener"] = lambda validation: _show(validation, steps)
     with progress_bar() as progress:
         result = run_heal(directory, out, progress=progress, **how)
     if result is not None:  # None: another process of this training prints
         _print_result(result, str(out), json=json)
 
 
-def _show(look: Look, steps: int) -> None:
+def _show(validation: Validation, steps: int) -> None:
     """Print one line on stderr for each validation, for terminals and logs alike."""
-    trained = "" if look.training_loss is None else f"  training loss {look.training_loss:.4f}"
+    trained = (
+        ""
+        if validation.training_loss is None
+        else f"  training loss {validation.training_loss:.4f}"
+    )
     warn(
-        f"step {look.step:>4} of {steps}  held-out loss {look.loss:.4f}  "
-        f"perplexity {look.perplexity:,.3f}{trained}  {look.seconds:,.0f} s"
+        f"step {validation.step:>4} of {steps}  held-out loss {validation.loss:.4f}  "
+        f"perplexity {validation.perplexity:,.3f}{trained}  {validation.seconds:,.0f} s"
     )
 
 

@@ -1,8 +1,7 @@
-"""What a healing begins with: a clustered model, maybe its teacher, and text."""
+"""What a healing starts from: a clustered model, its teacher if there is one, and text."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from isotone.checkpoint.source.model_directory import files_identity
 from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
 from isotone.engine.progress import Progress
 from isotone.errors import FormatError, InputError
-from isotone.healing.settings import Settings
+from isotone.evaluation.provenance import text_hash
+from isotone.healing.settings import HealSettings
 from isotone.healing.text import MOST_HELD_OUT, HealingText, split
 from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
 from isotone.models.language_model.files import ModelFiles, open_files
@@ -24,22 +24,36 @@ from isotone.models.sampling import sample_text
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 SELF = "self"
-"""In the place of a text: what the teacher writes."""
+"""In the place of a text: the text that the teacher writes."""
 
 MOST_SAMPLES = 256
-"""Windows that a teacher writes at most: they are trained on again rather than more written."""
+"""The most windows that a teacher writes; after them they are trained on again."""
 
 _SAMPLES = ".self-text.npy"
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The files of a healing, opened and checked; no weights are read.
+class HealingInputs:
+    """The files of a healing, each opened once and checked; no weights are read.
 
-    clustered: the directory to heal. teacher: the dense model, if there is one. text: the name of
-    what is trained on. windows: cut from it; None where the teacher has yet to write it. held_out:
-    windows of another text to judge by, if there is one. texts: digests of both, None for none.
-    context: tokens of a window.
+    Attributes
+    ----------
+    files : ModelFiles
+        The files of the model to heal.
+    clustered : CompressedDirectory
+        Its directory.
+    teacher : ModelFiles, optional
+        The files of the dense model.
+    text : str
+        The name of the text to train on.
+    windows : HealingText, optional
+        Windows of that text; None where the teacher has yet to write it.
+    held_out : int64 array, `[m, context]`, optional
+        Windows of another text to judge by.
+    texts : tuple of two str, optional each
+        SHA-256 of the text to train on and of the one to judge by.
+    context : int
+        The number of tokens in a window.
     """
 
     files: ModelFiles
@@ -60,23 +74,39 @@ class Sources:
         held_out: str | Path | None,
         context: int,
     ) -> Self:
-        """Raises InputError and FormatError for whatever cannot work."""
+        """Open and check everything that can be checked without reading weights.
+
+        Parameters
+        ----------
+        directory : str or Path
+            The clustered model.
+        teacher : str or Path, optional
+            The dense model.
+        text : str or Path
+            A UTF-8 file, `builtin`, or `self` for what the teacher writes.
+        held_out : str or Path, optional
+            A UTF-8 file or `builtin`, to judge by.
+        context : int
+            The number of tokens in a window, at least 2.
+
+        Returns
+        -------
+        HealingInputs
+            The files and the windows.
+
+        Raises
+        ------
+        InputError
+            If the model is dense, or the inputs do not fit together.
+        FormatError
+            If the model's directory is damaged.
+        """
         files = open_files(directory)
         if files.clustered is None:
             raise InputError(f"{directory}: is dense; expected what isotone compress wrote")
         dense = None if teacher is None else open_files(teacher)
-        if dense is not None:
-            check_same_vocabulary(files, dense)
-        elif str(text) == SELF:
-            raise InputError(
-                f"there is no text, and {SELF!r} is what a teacher writes; give --text or --teacher"
-            )
-        if context < 2:
-            raise InputError(f"context {context}: expected 2 tokens or more")
-        for model in filter(None, (files, dense)):
-            check_context(model, context, f"context {context}")
-        if str(held_out) == SELF:
-            raise InputError(f"held-out {SELF!r}: the teacher writes for training; give a file")
+        _check_models(files, dense, context)
+        _check_texts(text, held_out, has_teacher=dense is not None)
         held, held_digest = None, None
         if held_out is not None:
             tokens, held_digest = _encoded(files, held_out)
@@ -89,14 +119,23 @@ class Sources:
         return cls(files, files.clustered, dense, Path(text).name, windows, held, texts, context)
 
     def refuse_inside(self, out: Path) -> None:
-        """Raise InputError where OUT is one of the models, a base, or lies in one."""
+        """Raise InputError if a result would be written over a model or a base, or into one.
+
+        Parameters
+        ----------
+        out : Path
+            The directory that will be written.
+        """
         for layer in self.clustered.layers:
             refuse_inside(out, layer.path)
         if self.teacher is not None:
             refuse_inside(out, self.teacher.directory)
 
     def identity(self) -> dict[str, Any]:
-        """What tells these sources from others, as JSON; stats weight files."""
+        """Return what distinguishes these inputs from others, as JSON.
+
+        Of a teacher it is the names, sizes and times of the weight files, which are not read.
+        """
         identity: dict[str, Any] = {
             "directory": self.clustered.digest,
             "text": self.texts[0] or self.text,
@@ -109,7 +148,7 @@ class Sources:
         return identity
 
     def record(self) -> dict[str, Any]:
-        """What the result records of them: names, digests of texts, and no paths."""
+        """Return what the result records of the inputs: names, digests of texts, and no paths."""
         teacher = None if self.teacher is None else self.teacher.directory.resolve().name
         return {
             "teacher": teacher,
@@ -122,13 +161,32 @@ class Sources:
     def all_windows(
         self,
         teacher: PreTrainedModel | None,
-        settings: Settings,
+        settings: HealSettings,
         staging: Staging,
         progress: Progress,
     ) -> HealingText:
-        """The windows to train on and to judge by; what the teacher writes is kept in staging.
+        """Return the windows to train on and to judge by; the teacher writes them if need be.
 
-        Raises FormatError where that has been damaged since.
+        Parameters
+        ----------
+        teacher : PreTrainedModel, optional
+            The teacher, loaded.
+        settings : HealSettings
+            The numbers of steps and windows, and the seed.
+        staging : Staging
+            Where the text that the teacher writes is kept for an interrupted run.
+        progress : Progress
+            Hears how many tokens are written.
+
+        Returns
+        -------
+        HealingText
+            The windows.
+
+        Raises
+        ------
+        FormatError
+            If the text that an earlier run has written is damaged.
         """
         if self.windows is not None:
             return self.windows
@@ -149,12 +207,30 @@ class Sources:
         return HealingText(sampled[n_held:], held_out)
 
 
+def _check_models(files: ModelFiles, teacher: ModelFiles | None, context: int) -> None:
+    if teacher is not None:
+        check_same_vocabulary(files, teacher)
+    if context < 2:
+        raise InputError(f"context {context}: expected 2 tokens or more")
+    for model in filter(None, (files, teacher)):
+        check_context(model, context, f"context {context}")
+
+
+def _check_texts(text: str | Path, held_out: str | Path | None, *, has_teacher: bool) -> None:
+    if str(text) == SELF and not has_teacher:
+        raise InputError(
+            f"there is no text, and {SELF!r} is what a teacher writes; give --text or --teacher"
+        )
+    if str(held_out) == SELF:
+        raise InputError(f"held-out {SELF!r}: the teacher writes for training; give a file")
+
+
 def _encoded(files: ModelFiles, text: str | Path) -> tuple[Tokens, str]:
-    """The tokens of a text, and its digest."""
+    """Return the tokens of a text, and its SHA-256."""
     content = read_text(text)
     tokens = encode(files.tokenizer, content)
     check_tokens(files, tokens)
-    return tokens, hashlib.sha256(content.encode()).hexdigest()
+    return tokens, text_hash(content)
 
 
 def _read_samples(path: Path, shape: tuple[int, int]) -> Tokens:
