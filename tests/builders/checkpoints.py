@@ -85,6 +85,11 @@ def weights(*shape, seed=0, scale=0.05):
     return (np.random.default_rng(seed).standard_t(5, shape) * scale).astype("<f4")
 
 
+def normal(*shape, seed=0, scale=0.02):
+    """Normally distributed float32 weights."""
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype("<f4")
+
+
 def tree(directory):
     """{relative path: bytes} of everything in a directory, hidden files as well."""
     directory = Path(directory)

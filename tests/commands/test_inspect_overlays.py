@@ -7,8 +7,8 @@ import pytest
 
 from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay
 from isotone.checkpoint.overlay.write import write_complete
-from isotone.core.movement import Movement
 from isotone.pipeline.inspect import inspect, inspect_tensor
+from isotone.pipeline.movement import Movement
 from tests.builders.overlays import make_pair, values_of, write
 
 
@@ -25,7 +25,7 @@ def test_inspect_measures_against_the_base(pair):
         gap = (before[..., -1:] - before[..., :1]) / 2
         moved = (change.codebook - before) / gap
         movement = reports[change.name].movement
-        assert movement.gaps.reshape(moved.shape) == pytest.approx(moved, rel=1e-12)
+        assert movement.spacings.reshape(moved.shape) == pytest.approx(moved, rel=1e-12)
         assert movement.root_mean_square == pytest.approx(np.sqrt((moved**2).mean()), rel=1e-12)
         assert movement.farthest == pytest.approx(np.abs(moved).max(), rel=1e-12)
     assert reports["c.weight"].movement.farthest == 0.0
@@ -101,7 +101,7 @@ def test_a_tensor_as_text(pair, isotone):
         (row,) = (li for li in table.splitlines() if li.startswith(f"│{rank:>5} │"))
         cells = [cell.strip() for cell in row.strip("│").split("│")]
         before, after = movement.before[rank], movement.after[rank]
-        moved = movement.gaps[0, rank]
+        moved = movement.spacings[0, rank]
         assert cells == [str(rank), f"{before:.5g}", f"{after:.5g}", f"{moved:+.3f}"]
     assert "matrix" not in table
     assert "matrix" in isotone("inspect", pair.healed, "--tensor", "b.experts").out

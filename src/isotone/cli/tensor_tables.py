@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from isotone.core.movement import Movement
 from isotone.pipeline.inspect import TensorReport
+from isotone.pipeline.movement import Movement
 
 
 def tensor_parts(report: TensorReport) -> Iterator[str | Table]:
@@ -33,7 +33,7 @@ def tensor_parts(report: TensorReport) -> Iterator[str | Table]:
 
 def centroid_rows(movement: Movement) -> list[dict[str, Any]]:
     """Describe every centroid; `moved` is in mean spacings of the codebook before."""
-    n_matrices, k = movement.gaps.shape
+    n_matrices, k = movement.spacings.shape
     before, after = movement.before.reshape(-1, k), movement.after.reshape(-1, k)
     return [
         {
@@ -41,7 +41,7 @@ def centroid_rows(movement: Movement) -> list[dict[str, Any]]:
             "rank": rank,
             "before": float(before[matrix, rank]),
             "after": float(after[matrix, rank]),
-            "moved": float(movement.gaps[matrix, rank]),
+            "moved": float(movement.spacings[matrix, rank]),
         }
         for matrix in range(n_matrices)
         for rank in range(k)
@@ -51,7 +51,7 @@ def centroid_rows(movement: Movement) -> list[dict[str, Any]]:
 def _centroid_table(movement: Movement) -> Table:
     table = Table()
     shown = ["rank", "before", "after", "moved, in gaps"]
-    stack = len(movement.gaps) > 1
+    stack = len(movement.spacings) > 1
     for column in ["matrix", *shown] if stack else shown:
         table.add_column(column, justify="right")
     for row in centroid_rows(movement):

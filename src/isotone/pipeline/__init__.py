@@ -1,1 +1,1 @@
-
+"""Compress a model, and verify, decompress and inspect the result."""

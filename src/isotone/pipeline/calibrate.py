@@ -1,4 +1,4 @@
-"""Statistics of a model collected once, for any number of compressions."""
+"""Collect the statistics of a model once, for any number of compressions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,22 @@ _JOB_FILE = "job.json"
 
 @dataclass(frozen=True)
 class CalibrateSummary:
-    """What collecting came to: the tokens that ran through the model, and the bytes written.
+    """The result of collecting statistics.
 
-    whole_model: why all of it was in memory at once, or None where one layer at a time was.
+    Attributes
+    ----------
+    text : str
+        `self`, or the path of the text file.
+    n_tokens : int
+        The number of tokens that ran through the model.
+    whole_model : str or None
+        Why the whole model was in memory at once; None if one layer at a time was.
+    output_bytes : int
+        The bytes of all files of the directory.
+    seconds : float
+        The time that the call took.
+    peak_rss_bytes : int
+        The largest resident memory of this process so far.
     """
 
     text: str
@@ -46,12 +59,58 @@ def calibrate(
     exclude: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CalibrateSummary:
-    """Collect what flows through the matrices of a model, for `compress(calibrate=out)`.
+    """Collect the statistics that `compress` takes as `calibrate=out`.
 
-    model: a model directory or a hub id. out: a directory that does not exist yet, or where an
-    interrupted call with the same arguments is to go on. text: `self`, for text that the model
-    writes, or a text file. include, exclude: globs of tensor names.
-    Raises InputError and FormatError. See models.collect for what it costs.
+    Text runs through the model, and the second moments of the inputs of each matrix and the mean
+    squared gradients of its outputs are written. They tell what an error in each weight does to the
+    model's predictions. A call that was interrupted goes on where it was when it is repeated.
+
+    Parameters
+    ----------
+    model : str or Path
+        A model directory on this machine, or a hub id.
+    out : str or Path
+        The directory to write. It must not exist, unless an interrupted call with the same
+        arguments left it.
+    text : str or Path
+        `self` for text that the model generates itself, or a UTF-8 text file.
+    include : sequence of str, optional
+        Globs of tensor names: only matrices that match one of them.
+    exclude : sequence of str, optional
+        Globs of tensor names: no matrices that match one of them.
+    progress : Progress, optional
+        Is told how far the work has come.
+
+    Returns
+    -------
+    CalibrateSummary
+        The tokens that were used, sizes and times.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be run, the text cannot be used, or `out` exists.
+    FormatError
+        If a file of the model is damaged.
+
+    Notes
+    -----
+    The text runs through the model once, and a third of it once more forward and backward. Memory
+    is that of one layer in float32 and of its second moments, unless the model cannot run layer by
+    layer.
+
+    References
+    ----------
+    Frantar et al., "GPTQ", arXiv 2210.17323, for the second moments of inputs; Martens and Grosse,
+    "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", arXiv 1503.05671,
+    for their product with the squared gradients of outputs.
+
+    Examples
+    --------
+    ::
+
+        isotone.calibrate("SmolLM2-135M", "statistics", text="wikitext.txt")
+        isotone.compress("SmolLM2-135M", "out", bits=3.6, calibrate="statistics")
     """
     started, out = time.monotonic(), Path(out)
     source = runnable(open_source(model))
@@ -73,7 +132,7 @@ def calibrate(
 
 
 def _begin(out: Path, job: str) -> None:
-    """Make the directory, or go on in one that was begun for the same job."""
+    """Create the directory, or accept one that an unfinished call of the same job created."""
     if (out / INDEX_FILE).exists():
         raise InputError(f"{out}: holds statistics already; choose another OUT")
     if out.exists():

@@ -150,9 +150,7 @@ def compress(
         settings=settings,
     )
     engine = engine or LocalEngine(n_threads=worker_count(workers))
-    source = open_source(model)
-    refuse_quantized(source, model)
-    refuse_inside(out, model)
+    source = _open(model, out)
     plan = plan_job(source, selection)
     job = _job(source, selection, target, settings, calibrate)
     with open_staging(out, job, overwrite=overwrite) as staging:
@@ -162,6 +160,13 @@ def compress(
         steps.spend_bits(target)
         steps.write(job)
     return summarise(out, time.monotonic() - started)
+
+
+def _open(model: str | Path, out: str | Path) -> Source:
+    source = open_source(model)
+    refuse_quantized(source, model)
+    refuse_inside(out, model)
+    return source
 
 
 def _job(

@@ -1,4 +1,4 @@
-"""Turn a compressed directory back into plain safetensors that any tool loads."""
+"""Turn a compressed directory back into dense safetensors that any tool loads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,17 @@ from isotone.pipeline.summary import tree_bytes
 
 @dataclass(frozen=True)
 class DecompressSummary:
-    """What decompressing came to."""
+    """The result of decompressing.
+
+    Attributes
+    ----------
+    output_bytes : int
+        The bytes of all files that were written.
+    seconds : float
+        The time that the call took.
+    n_tensors : int
+        The number of tensors that were written.
+    """
 
     output_bytes: int
     seconds: float
@@ -47,8 +57,42 @@ def decompress(
 ) -> DecompressSummary:
     """Write the dense model that a compressed directory stands for.
 
-    Every tensor is held against its recorded hash on the way. Killed and called again, it goes on
-    after the last finished shard. workers, engine: see compress. Raises InputError and FormatError.
+    Every tensor is checked against its recorded hash on the way. A call that was killed goes on
+    after the last finished shard when it is repeated.
+
+    Parameters
+    ----------
+    directory : str or Path
+        A directory that isotone wrote, complete or codebook-only, or the URL of a complete one.
+    out : str or Path
+        The directory to write, or its URL. It must not exist, unless isotone wrote it and
+        `overwrite` is given.
+    workers : int, optional
+        The number of threads; by default the cores that this process may use.
+    engine : Engine, optional
+        Where the work runs, instead of on threads of this process.
+    overwrite : bool
+        Replace `out` if isotone wrote it, and drop unfinished work of another job.
+    progress : Progress, optional
+        Is told how many dense bytes are done.
+
+    Returns
+    -------
+    DecompressSummary
+        Size and time.
+
+    Raises
+    ------
+    InputError
+        If `directory` is not isotone's, or the output cannot be written.
+    FormatError
+        If a file is damaged, or a decoded tensor does not have its recorded hash.
+
+    Examples
+    --------
+    ::
+
+        isotone.decompress("out", "dense")
     """
     started = time.monotonic()
     engine = engine or LocalEngine(n_threads=worker_count(workers))
@@ -82,15 +126,14 @@ def decompress(
 
 
 class _Decompressor:
-    """A worker that writes one shard after the other, on its threads."""
+    """A worker that writes one shard after the other into a directory, on its threads."""
 
     def __init__(self, source: CompressedDirectory, directory: Path, n_threads: int) -> None:
-        """directory: where to leave the shards."""
         self._source, self._directory, self._n_threads = source, directory, n_threads
         self._shards = source.manifest.by_shard
 
     def __call__(self, name: str, progress: Progress) -> Scratch:
-        """Write the shard of a name; returns where it lies."""
+        """Write a shard, and return where it lies."""
         scratch = new_scratch(self._directory, name)
         with scratch.writing() as path:
             self._write(path, self._shards[name], progress)

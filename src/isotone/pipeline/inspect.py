@@ -1,4 +1,4 @@
-"""What a compressed directory holds, tensor by tensor."""
+"""Describe what a compressed directory holds, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
 from isotone.checkpoint.opening import open_compressed
-from isotone.core.movement import Movement
 from isotone.core.values import Values
 from isotone.errors import InputError
+from isotone.pipeline.movement import Movement
 
 
 @dataclass(frozen=True)
 class ProtectedWeight:
-    """A weight stored exactly. deviations: standard deviations of its tensor from the mean."""
+    """A protected weight: an outlier that is stored exactly.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Its position in the tensor, one number for each axis.
+    value : float
+        Its value.
+    deviations : float
+        Its distance from the mean of the tensor's weights, in their standard deviations.
+    """
 
     index: tuple[int, ...]
     value: float
@@ -27,9 +37,16 @@ class ProtectedWeight:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A clustered tensor and its protected weights, the farthest out first.
+    """A clustered tensor.
 
-    movement: from the codebook of the base, None where there is no base.
+    Attributes
+    ----------
+    record : ClusteredRecord
+        What the manifest records of the tensor: shape, `k`, sizes and errors.
+    protected : tuple of ProtectedWeight
+        Protected weights, those farthest from the mean first; at most as many as were asked for.
+    movement : Movement or None
+        How far its centroids have moved from those of the base; None if the directory has no base.
     """
 
     record: ClusteredRecord
@@ -39,7 +56,17 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A whole directory. base: that of a codebook-only one."""
+    """A whole directory.
+
+    Attributes
+    ----------
+    clustered : tuple of TensorReport
+        The tensors that are clustered.
+    kept : tuple of KeptRecord
+        What the manifest records of the tensors that are stored bit for bit.
+    base : Path or None
+        The base of a codebook-only directory; None for a complete one.
+    """
 
     clustered: tuple[TensorReport, ...]
     kept: tuple[KeptRecord, ...]
@@ -47,9 +74,33 @@ class Inspection:
 
 
 def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
-    """Describe a directory: its records, and the n_protected weights farthest out of each tensor.
+    """Describe a directory that isotone wrote. No ranks are decoded.
 
-    Decodes no ranks. Raises InputError and FormatError.
+    Parameters
+    ----------
+    directory : str or Path
+        The directory, complete or codebook-only, or the URL of a complete one.
+    n_protected : int
+        The number of protected weights to name for each tensor, at most.
+
+    Returns
+    -------
+    Inspection
+        All tensors of the directory.
+
+    Raises
+    ------
+    InputError
+        If the directory is not isotone's.
+    FormatError
+        If a file is damaged.
+
+    Examples
+    --------
+    ::
+
+        for tensor in isotone.inspect("out").clustered:
+            print(tensor.record.name, tensor.record.bits_per_weight)
     """
     opened = open_compressed(locate_found(directory))
     reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)
@@ -58,7 +109,29 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
 
 def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -> TensorReport:
-    """Describe one tensor; raises InputError where it is not among the clustered ones."""
+    """Describe one clustered tensor of a directory.
+
+    Parameters
+    ----------
+    directory : str or Path
+        The directory, complete or codebook-only, or the URL of a complete one.
+    name : str
+        The name of the tensor, with or without `.weight`.
+    n_protected : int
+        The number of protected weights to name, at most.
+
+    Returns
+    -------
+    TensorReport
+        The tensor.
+
+    Raises
+    ------
+    InputError
+        If the directory is not isotone's, or has no such clustered tensor.
+    FormatError
+        If a file is damaged.
+    """
     opened = open_compressed(locate_found(directory))
     for record in opened.manifest.clustered:
         if name in (record.name, record.name.removesuffix(".weight")):

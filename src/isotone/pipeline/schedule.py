@@ -1,4 +1,4 @@
-"""How the work of compressing a model would be shared out, by arithmetic alone."""
+"""Predict how the work of compressing a model would be shared out, without reading weights."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ from isotone.plan.settings import Selection
 from isotone.plan.shards import Shard
 
 NODE_BYTES_PER_SECOND = 1e9
-"""Dense bytes that a node is assumed to read and compress: what one 10 Gbit/s link carries."""
+"""The dense bytes per second that a node is assumed to read and compress: a 10 Gbit/s link."""
 
 CORE_BYTES_PER_SECOND = 0.2e9
-"""Dense bytes of bfloat16 that a core compresses: measured, see docs/scaling.md."""
+"""The dense bytes of bfloat16 that a core compresses per second; measured, see docs/scaling.md."""
 
 _MOST_NODES = 100_000
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one node would do."""
+    """The work of one node.
+
+    Attributes
+    ----------
+    n_shards : int
+        The number of shards that it would compress.
+    n_bytes : int
+        Their dense bytes.
+    seconds : float
+        The time that this would take.
+    """
 
     n_shards: int
     n_bytes: int
@@ -34,11 +44,29 @@ class Share:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What compressing a model would come to on so many nodes, before any weight is read.
+    """What compressing a model would take on a number of nodes.
 
-    n_weights: in clustered tensors. dense_bytes: of all tensors that are stored. shares: by node.
-    makespan_seconds: until the last node is done: no sooner than one core is with the largest
-    shard. mean_seconds: of the nodes.
+    Attributes
+    ----------
+    n_tensors : int
+        The number of tensors that are stored.
+    n_clustered : int
+        The number of tensors that are clustered.
+    n_weights : int
+        The number of weights in clustered tensors.
+    dense_bytes : int
+        The dense bytes of all tensors that are stored.
+    n_shards : int
+        The number of shards of the output.
+    largest_shard_bytes : int
+        The dense bytes of the largest shard.
+    shares : tuple of Share
+        The work of each node.
+    makespan_seconds : float
+        The time until the last node is done, which is no shorter than the time that one core takes
+        for the largest shard.
+    mean_seconds : float
+        The mean time of the nodes.
     """
 
     n_tensors: int
@@ -53,7 +81,7 @@ class Schedule:
 
     @property
     def imbalance(self) -> float:
-        """By how much the busiest node exceeds the mean, relative."""
+        """By how much the time of the busiest node exceeds the mean, relative to the mean."""
         return max(share.seconds for share in self.shares) / self.mean_seconds - 1.0
 
 
@@ -63,11 +91,38 @@ def plan_schedule(
     n_nodes: int = 1,
     node_bytes_per_second: float = NODE_BYTES_PER_SECOND,
 ) -> Schedule:
-    """Plan the compression of a model, and share it out over nodes.
+    """Plan the compression of a model, and share its shards out over nodes.
 
-    model: as compress takes it, or a directory that holds a config.json and no weights.
-    Shards are given out as a cluster's workers take them: the largest first, each to the node that
-    is free first (list scheduling; Graham 1969). Raises InputError and FormatError.
+    Shards are given out as the workers of a cluster take them: the largest first, each to the node
+    that is free first.
+
+    Parameters
+    ----------
+    model : str or Path
+        A model as `compress` takes it, or a directory with a config.json and no weights.
+    selection : Selection
+        Which tensors are clustered, and how.
+    n_nodes : int
+        The number of nodes, 1 to 100,000.
+    node_bytes_per_second : float
+        The dense bytes per second that a node reads and compresses.
+
+    Returns
+    -------
+    Schedule
+        The times and the share of each node.
+
+    Raises
+    ------
+    InputError
+        If an argument is not allowed, or the model cannot be read.
+    FormatError
+        If a file of the model is damaged.
+
+    References
+    ----------
+    Graham, "Bounds on multiprocessing timing anomalies", 1969: list scheduling with the largest
+    tasks first takes at most 4/3 of the shortest possible time.
     """
     if not 1 <= n_nodes <= _MOST_NODES:
         raise InputError(f"nodes is {n_nodes}; expected 1 to {_MOST_NODES}")

@@ -1,4 +1,4 @@
-"""What compressing a model came to."""
+"""The figures of a compressed directory: its size, its error, and what making it took."""
 
 from __future__ import annotations
 
@@ -16,16 +16,42 @@ from isotone.checkpoint.opening import open_compressed
 
 @dataclass(frozen=True)
 class CompressSummary:
-    """What compressing a model came to.
+    """The figures of a compressed directory.
 
-    bits_per_weight: all bytes that the clustered weights take on disk, times 8, by their number.
-    relative_distortion: squared error of all clustered weights over their squares about the means;
-        None where codebooks were changed since.
-    coverage: the share of the model's dense bytes that is clustered. skipped: see Manifest.
-    output_bytes: all files that the model needs. base_bytes: how many of those are in the base (and
-        its base) of a codebook-only directory. n_changed: tensors that are not as in the base.
-    calibration: the text, how many matrices were clustered by it, and by reasons those that were
-        not; None where there was none.
+    Attributes
+    ----------
+    bits_per_weight : float
+        All bytes that the clustered weights take on disk, times 8, divided by their number.
+    n_weights : int
+        The number of weights in clustered tensors.
+    n_tensors : int
+        The number of clustered tensors.
+    n_kept : int
+        The number of tensors that are stored bit for bit.
+    skipped : tuple of str
+        Tensors of the source that a Hugging Face model has no place for.
+    n_protected : int
+        The number of weights that are stored exactly.
+    coverage : float
+        The share of the model's dense bytes that is clustered.
+    relative_distortion : float or None
+        The squared error of all clustered weights, divided by the sum of their squares about the
+        mean of each matrix; None if codebooks were changed since.
+    source_bytes : int
+        The bytes of the weight files of the model.
+    output_bytes : int
+        The bytes of all files that the compressed model needs.
+    base_bytes : int
+        How many of those are in the base (and its base) of a codebook-only directory; 0 otherwise.
+    n_changed : int
+        The number of tensors whose values differ from those of the base; 0 without a base.
+    calibration : dict or None
+        The text, the number of calibrated matrices, and the names of the others by reasons; None
+        for a model that was compressed without calibration.
+    seconds : float
+        The time that compressing took; 0 if that is not known.
+    peak_rss_bytes : int
+        The largest resident memory of this process so far.
     """
 
     bits_per_weight: float
@@ -46,7 +72,27 @@ class CompressSummary:
 
 
 def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
-    """Totals of a compressed directory; seconds: what making it took, 0 where that is unknown."""
+    """Return the figures of a compressed directory.
+
+    Parameters
+    ----------
+    directory : str or Path
+        A directory that isotone wrote, or its URL.
+    seconds : float
+        The time that compressing took; 0 if that is not known.
+
+    Returns
+    -------
+    CompressSummary
+        The figures.
+
+    Raises
+    ------
+    InputError
+        If the directory is not isotone's.
+    FormatError
+        If a file is damaged.
+    """
     opened = open_compressed(locate_found(directory))
     manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
@@ -97,13 +143,24 @@ def relative_distortion(records: Sequence[ClusteredRecord]) -> float | None:
 
 
 def tree_bytes(directory: Path) -> int:
-    """What all files of a directory take."""
+    """Return the bytes of all files of a directory.
+
+    Parameters
+    ----------
+    directory : Path
+        A directory, also one in an object store.
+
+    Returns
+    -------
+    int
+        The sum of the file sizes.
+    """
     if is_remote(directory):
         return stored_bytes(directory)
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has held."""
+    """Return the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,4 +1,4 @@
-"""Check that a compressed directory is whole, and that it is what its source became."""
+"""Check that a compressed directory is undamaged, and that it was made from a given model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,23 @@ from isotone.errors import FormatError, InputError
 from isotone.models.open_source import open_source
 
 DISTORTION_TOLERANCE = 1e-9
-"""Relative: the recorded distortion is summed over distinct values, this one over weights."""
+"""The relative difference allowed between the recorded distortion, which is summed over distinct
+values, and the distortion measured here, which is summed over weights."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: one line for each check that failed."""
+    """The result of checking a directory.
+
+    Attributes
+    ----------
+    failures : tuple of str
+        One line for each check that failed.
+    n_tensors : int
+        The number of tensors that were decoded.
+    n_files : int
+        The number of files that were hashed.
+    """
 
     failures: tuple[str, ...]
     n_tensors: int
@@ -41,7 +52,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no check failed."""
         return not self.failures
 
 
@@ -53,15 +64,42 @@ def verify(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Decode everything and check every hash, of a codebook-only directory's base as well.
+    """Decode every tensor of a directory and check every hash.
 
-    against: the dense model that the directory was made from. With it, the source of each tensor is
-    held against its hash, the distortion of clustered ones is measured anew (where it is recorded:
-    not where values were changed since), and the files that went along are compared.
-    workers, engine: see compress.
+    The base of a codebook-only directory is checked as well. Damage is not raised as an exception:
+    it is a failure in the result.
 
-    Raises InputError where the directory is none of isotone's or the source cannot be opened;
-    whatever else is wrong is a failure in the result.
+    Parameters
+    ----------
+    directory : str or Path
+        A directory that isotone wrote, complete or codebook-only, or the URL of a complete one.
+    against : str or Path, optional
+        The dense model that the directory was made from. If it is given, the hash of each of its
+        tensors is compared with the recorded one; the distortion of each clustered tensor is
+        measured and compared with the recorded one, unless values were changed since; and config
+        and companion files are compared.
+    workers : int, optional
+        The number of threads; by default the cores that this process may use.
+    engine : Engine, optional
+        Where the work runs, instead of on threads of this process.
+    progress : Progress, optional
+        Is told how many dense bytes are done.
+
+    Returns
+    -------
+    Verification
+        The failures. Attribute `ok` says whether there are none.
+
+    Raises
+    ------
+    InputError
+        If the directory is not isotone's, or the model to compare with cannot be opened.
+
+    Examples
+    --------
+    ::
+
+        assert isotone.verify("out", against="SmolLM2-135M").ok
     """
     path = locate_found(directory)
     if not (path / MANIFEST_FILE).is_file():
@@ -88,7 +126,7 @@ def verify(
 
 @dataclass(frozen=True)
 class _Portion:
-    """What one worker checks as one task."""
+    """The files and tensors that one worker checks as one task."""
 
     files: Sequence[tuple[Path, FileRecord]]
     records: Sequence[Record]
@@ -97,7 +135,7 @@ class _Portion:
 def _portions(
     files: Sequence[tuple[Path, FileRecord]], by_shard: Mapping[str, Sequence[Record]]
 ) -> list[_Portion]:
-    """A shard each, with the tensors in it; the small files together."""
+    """Return a portion for each shard and its tensors, and one for all small files together."""
     named: dict[str, list[tuple[Path, FileRecord]]] = {name: [] for name in by_shard}
     small: list[tuple[Path, FileRecord]] = []
     for path, record in files:
@@ -114,7 +152,7 @@ class _Verifier:
         self._check, self._n_threads = _Check(directory, source), n_threads
 
     def __call__(self, portion: _Portion, progress: Progress) -> dict[str, list[str]]:
-        """What is wrong with each file and tensor."""
+        """Return what is wrong with each file and each tensor."""
         ahead = 2 * self._n_threads
         with Threads.start(self._n_threads) as threads:
             checked = threads.map(lambda file: _check_file(*file), portion.files, ahead)
@@ -136,7 +174,7 @@ def _check_file(path: Path, record: FileRecord) -> list[str]:
 
 @dataclass(frozen=True)
 class _Check:
-    """Decodes one tensor, beside its source where there is one."""
+    """Decodes one tensor, and compares it with its source if there is one."""
 
     directory: CompressedDirectory
     source: Source | None
@@ -171,7 +209,7 @@ class _Check:
 
 
 def _compare_distortion(record: ClusteredRecord, found: float) -> Iterator[str]:
-    """Nothing where none is recorded, the codebook having changed since."""
+    """Compare a distortion with the recorded one; none is recorded for a changed codebook."""
     recorded = record.distortion
     if recorded is not None and not np.isclose(found, recorded, rtol=DISTORTION_TOLERANCE, atol=0):
         yield f"{record.name}: distortion is {found:g}, recorded {recorded:g}"

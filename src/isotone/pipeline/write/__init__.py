@@ -1,0 +1,1 @@
+"""Writing shards of clustered tensors, and the files beside them."""

@@ -1,10 +1,10 @@
-"""One shard: read, count, solve, assign, code and write, all at once on all cores.
+"""Compresses one shard: matrices are read, clustered, coded and written on all cores at once.
 
-Two stages run side by side in one pool. The first reads a whole matrix in pieces and chooses its
-factors and its codebook; the second reads it again (from the page cache, mostly) and turns each
-piece into coded chunks. Pieces come back in order and are written as they come, so memory holds a
-few pieces for each worker, whatever the size of a tensor, and the bytes written do not depend on
-the workers.
+Two stages share one pool of threads. The first reads a whole matrix in pieces and chooses its
+scales and its codebook. The second reads the matrix again (mostly from the page cache) and turns
+each piece into coded chunks. Pieces are written in their order as they are finished. So memory
+holds a few pieces for each worker, whatever the size of a tensor, and the bytes that are written do
+not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from isotone.plan.shards import Shard
 from isotone.plan.tensors import Kept
 
 _CACHED_SHARE = 0.25
-"""Sources larger than this share of the machine's memory would push all else out of its cache."""
+"""A source larger than this share of the machine's memory is dropped from the page cache as it is
+read, because it would push everything else out of it."""
 
 
 def compress_shard(
@@ -47,12 +48,37 @@ def compress_shard(
     progress: Progress,
     fitter: Callable[[PlannedMatrix], Fit] | None = None,
 ) -> dict[str, Any]:
-    """Write one shard and describe its tensors, as the JSON of their records.
+    """Write one shard.
 
-    fitter: clusters a matrix; None: by its weights alone.
+    Parameters
+    ----------
+    source : Source
+        The model.
+    shard : Shard
+        The tensors that go into the shard.
+    path : Path
+        The file to write. After an exception it does not exist.
+    threads : Threads
+        The threads to work on.
+    progress : Progress
+        Is told how many dense bytes are done.
+    fitter : callable, optional
+        Takes a PlannedMatrix and returns its Fit. By default a matrix is clustered by its weights
+        alone.
 
-    Raises InputError and FormatError for weights that cannot be clustered or read, OSError where
-    the shard cannot be written; no file is left then.
+    Returns
+    -------
+    dict of str to list of dict
+        The records of the tensors as JSON, under `clustered` and `kept`.
+
+    Raises
+    ------
+    InputError
+        If weights cannot be clustered because they are NaN or infinite.
+    FormatError
+        If weights cannot be read.
+    OSError
+        If the file cannot be written.
     """
     expected = [(c.tensor.name + suffix, 2) for c in shard.clustered for suffix in SUFFIXES]
     expected += [(kept.tensor.name, len(kept.tensor.shape)) for kept in shard.kept]
@@ -88,8 +114,8 @@ def _around_packed(ordered: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A run of weights, start to stop of one matrix, to be coded for codebooks of length k."""
+class _PieceTask:
+    """Consecutive weights of one matrix, `start` to `stop`, to code for codebooks of length `k`."""
 
     matrix: PlannedMatrix
     fit: Fit
@@ -116,23 +142,23 @@ def _cluster(
     progress: Progress,
     fitter: Callable[[PlannedMatrix], Fit],
 ) -> Iterator[TensorSink]:
-    """Write the packed array of each tensor; yields what remains to be written and recorded."""
+    """Write the packed array of each tensor, and yield what remains to be written and recorded."""
     matrices = (
         PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
     )
     fits = threads.map(lambda m: (m, fitter(m)), matrices, ahead=threads.n_threads + 1)
     pieces = threads.map(
-        lambda job: (job, _encode(source, job)), _jobs(fits), ahead=2 * threads.n_threads
+        lambda task: (task, _encode(source, task)), _piece_tasks(fits), ahead=2 * threads.n_threads
     )
     sink: TensorSink | None = None
-    for job, piece in pieces:
+    for task, piece in pieces:
         if sink is None:
-            sink = TensorSink(job.matrix.plan, shard.name, writer)
-        if job.opens_matrix:
-            sink.add_fit(job.fit)
+            sink = TensorSink(task.matrix.plan, shard.name, writer)
+        if task.opens_matrix:
+            sink.add_fit(task.fit)
         sink.add_piece(piece)
         progress.advance(len(piece.source))
-        if job.closes_tensor:
+        if task.closes_tensor:
             sink.finish()
             yield sink
             sink = None
@@ -143,34 +169,37 @@ def _fit(source: Source, matrix: PlannedMatrix) -> Fit:
     return fit(matrix.read_from(source), settings.scale, settings.method)
 
 
-def _jobs(fits: Iterable[tuple[PlannedMatrix, Fit]]) -> Iterator[_Job]:
-    """The runs of each tensor, once all its matrices are fitted: one length of codebook for all."""
+def _piece_tasks(fits: Iterable[tuple[PlannedMatrix, Fit]]) -> Iterator[_PieceTask]:
+    """Yield the pieces of each tensor once all its matrices are clustered.
+
+    All codebooks of a tensor are padded to one length, which is known only then.
+    """
     for plan, group in groupby(fits, lambda pair: pair[0].plan):
         whole = list(group)
         k = max(len(found.codebook) for _, found in whole)
         n_weights = plan.layout.matrix_weights
         for matrix, found in whole:
             for start in range(0, n_weights, PIECE_WEIGHTS):
-                yield _Job(matrix, found, k, start, min(start + PIECE_WEIGHTS, n_weights))
+                yield _PieceTask(matrix, found, k, start, min(start + PIECE_WEIGHTS, n_weights))
 
 
-def _encode(source: Source, job: _Job) -> Piece:
-    matrix, plan = job.matrix, job.matrix.plan
+def _encode(source: Source, task: _PieceTask) -> Piece:
+    matrix, plan = task.matrix, task.matrix.plan
     float_format = FloatFormat(plan.tensor.dtype)
-    dense = source.read(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+    dense = source.read(plan.tensor, matrix.start + task.start, matrix.start + task.stop)
     if source.n_bytes > _CACHED_SHARE * _memory_bytes():
-        source.forget(plan.tensor, matrix.start + job.start, matrix.start + job.stop)
+        source.forget(plan.tensor, matrix.start + task.start, matrix.start + task.stop)
     bits = dense.view(float_format.bits_dtype)
     ranks = np.empty(len(bits), np.uint8)
-    positions = job.fit.assign(bits, job.start, float_format, ranks)
+    positions = task.fit.assign(bits, task.start, float_format, ranks)
 
     restored = np.empty_like(bits)
-    job.fit.values(plan.matrix_shape, float_format, positions + job.start, bits[positions]).decode(
-        ranks, restored, start=job.start
-    )
+    task.fit.values(
+        plan.matrix_shape, float_format, positions + task.start, bits[positions]
+    ).decode(ranks, restored, start=task.start)
 
     coded = [
-        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], job.k)
+        encode_chunk(ranks[start : start + CHUNK_WEIGHTS], task.k)
         for start in range(0, len(ranks), CHUNK_WEIGHTS)
     ]
     return Piece(
@@ -181,7 +210,7 @@ def _encode(source: Source, job: _Job) -> Piece:
         squared_error=_native.squared_error(
             dense, restored.view(np.uint8), float_format.native, len(bits)
         ),
-        positions=positions + (matrix.start + job.start),
+        positions=positions + (matrix.start + task.start),
         values=bits[positions],
     )
 

@@ -1,4 +1,4 @@
-"""All shards of a compressed directory, wherever workers run, and what is written beside them."""
+"""Writes all shards of a compressed directory, on any engine, and the files beside them."""
 
 from __future__ import annotations
 
@@ -33,23 +33,35 @@ from isotone.plan.shards import Shard
 from isotone.plan.tensors import Tied
 
 Fitter: TypeAlias = Callable[[PlannedMatrix], Fit]
+"""Clusters one matrix. It pickles where workers are other processes."""
 
 ShardRecord: TypeAlias = dict[str, Any]
-"""What a shard holds, as the JSON of the manifest's records, its size and its hash."""
+"""The records of a shard's tensors for the manifest, its size and its hash, as JSON."""
 
 
 class ShardWork:
-    """A worker that compresses one shard after the other."""
+    """A worker that compresses one shard after the other.
+
+    Parameters
+    ----------
+    source : Source
+        The model.
+    fitter : callable or None
+        Clusters one matrix; None to cluster it by its weights alone.
+    directory : Path
+        Where the shards are written.
+    n_threads : int
+        The number of threads to use.
+    """
 
     def __init__(
         self, source: Source, fitter: Fitter | None, directory: Path, n_threads: int
     ) -> None:
-        """directory: where to leave the shards."""
         self._source, self._fitter = source, fitter
         self._directory, self._n_threads = directory, n_threads
 
     def __call__(self, shard: Shard, progress: Progress) -> tuple[Scratch, ShardRecord]:
-        """Where the shard lies, and what it holds."""
+        """Compress a shard, and return where it lies and its record."""
         scratch = new_scratch(self._directory, shard.name)
         with scratch.writing() as path:
             with Threads.start(self._n_threads) as threads:

@@ -1,4 +1,4 @@
-"""Takes the coded pieces of one tensor in order; writes its ranks, gathers the rest of it."""
+"""Takes the coded pieces of one tensor in order, writes its ranks, and gathers all other parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from isotone.codec.arrays import (
     ROW_SCALE,
 )
 from isotone.codec.outlier_index import encode_positions
-from isotone.codec.packed import ALIGNMENT, PackedLayout
+from isotone.codec.packed import ALIGNMENT
 from isotone.core.cluster import pad_codebook, stacked_codes
 from isotone.core.clustering.entropy import entropy_bits
 from isotone.core.fit import Fit
@@ -31,11 +31,24 @@ from isotone.plan.tensors import Clustered
 
 @dataclass(frozen=True)
 class Piece:
-    """A coded run of weights of one matrix.
+    """Consecutive weights of one matrix, coded.
 
-    chunks, entries: coded ranks, and what the header says of each. source: the dense bytes.
-    restored: [n] the weights that will come back. squared_error: of them. positions: [p] of
-    protected weights in the flattened tensor. values: [p] theirs.
+    Attributes
+    ----------
+    chunks : list of uint8 array
+        The coded ranks, chunk by chunk.
+    entries : list of int
+        The entry of each chunk in the header of the packed array.
+    source : uint8 array
+        The dense bytes of the weights before.
+    restored : uint16 or uint32 array, `[n]`
+        The weights that decoding will give, as bit patterns.
+    squared_error : float
+        The sum of the squared differences between the two.
+    positions : int64 array, `[p]`
+        The positions of protected weights in the flattened tensor.
+    values : uint16 or uint32 array, `[p]`
+        The protected weights, as bit patterns.
     """
 
     chunks: list[NDArray[np.uint8]]
@@ -49,7 +62,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class SmallArray:
-    """An array that is written behind all packed ones, for the sake of alignment."""
+    """An array that is written behind all packed arrays, for the sake of alignment.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the shard.
+    tag : str
+        Its dtype, as safetensors names it.
+    array : array
+        Its content.
+    """
 
     name: str
     tag: str
@@ -57,12 +80,24 @@ class SmallArray:
 
 
 class TensorSink:
-    """One tensor on its way to disk. After `finish`: its `record`, and `small` arrays to add."""
+    """One tensor that is being written.
+
+    After `finish`, attribute `record` has its record for the manifest, and `small` the arrays that
+    remain to be written.
+
+    Parameters
+    ----------
+    plan : Clustered
+        The tensor.
+    file : str
+        The name of the shard.
+    writer : ShardWriter
+        Writes the shard; the packed array of the tensor is begun at once.
+    """
 
     record: ClusteredRecord
 
     def __init__(self, plan: Clustered, file: str, writer: ShardWriter) -> None:
-        """Open the tensor's packed array in the shard."""
         self.small: list[SmallArray] = []
         self._plan, self._file, self._writer = plan, file, writer
         self._fits: list[Fit] = []
@@ -70,17 +105,29 @@ class TensorSink:
         self._source_hash, self._decoded_hash = blake3(), blake3()
         self._distortion = 0.0
         self._last_protected = -1
-        self._gaps: list[NDArray[np.uint16]] = []
+        self._indexes: list[NDArray[np.uint16]] = []
         self._values: list[Bits] = []
         writer.begin(plan.tensor.name + PACKED, "U8")
         writer.write(bytes(plan.layout.header_bytes))
 
     def add_fit(self, fit: Fit) -> None:
-        """The next matrix of the tensor begins."""
+        """Begin the next matrix of the tensor.
+
+        Parameters
+        ----------
+        fit : Fit
+            The clustered matrix.
+        """
         self._fits.append(fit)
 
     def add_piece(self, piece: Piece) -> None:
-        """The next run of its weights."""
+        """Write the next weights of the tensor.
+
+        Parameters
+        ----------
+        piece : Piece
+            The coded weights.
+        """
         for chunk in piece.chunks:
             self._writer.write(chunk)
         self._entries += piece.entries
@@ -88,20 +135,20 @@ class TensorSink:
         self._decoded_hash.update(piece.restored.view(np.uint8).data)
         self._distortion += piece.squared_error
         if len(piece.positions):
-            self._gaps.append(encode_positions(piece.positions, self._last_protected))
+            self._indexes.append(encode_positions(piece.positions, self._last_protected))
             self._values.append(piece.values)
             self._last_protected = int(piece.positions[-1])
 
     def finish(self) -> None:
-        """Close the packed array; sets `record` and `small`."""
+        """Close the packed array, and set `record` and `small`."""
         codebook = self._codebook()
         packed_bytes = self._close_packed(codebook.shape[-1])
         name, tag = self._plan.tensor.name, self._plan.tensor.dtype
         self.small.append(SmallArray(name + CODEBOOK, "F32", codebook))
         self.small += self._scales()
-        if self._gaps:
+        if self._indexes:
             self.small += [
-                SmallArray(name + PROTECTED_INDEX, "U16", np.concatenate(self._gaps)),
+                SmallArray(name + PROTECTED_INDEX, "U16", np.concatenate(self._indexes)),
                 SmallArray(name + PROTECTED_VALUE, tag, np.concatenate(self._values)),
             ]
         stored = packed_bytes + sum(small.array.nbytes for small in self.small)
@@ -114,7 +161,7 @@ class TensorSink:
         return np.stack([pad_codebook(fit.codebook, k) for fit in self._fits])
 
     def _scales(self) -> Iterator[SmallArray]:
-        """The factors, where any matrix of the tensor has some."""
+        """Yield the scales, where any matrix of the tensor has some."""
         name, (n_rows, n_columns) = self._plan.tensor.name, self._plan.matrix_shape
         stack = self._plan.n_matrices > 1
         rows = [fit.row_scale for fit in self._fits]
@@ -128,8 +175,7 @@ class TensorSink:
                 yield SmallArray(name + suffix, "U8", array)
 
     def _close_packed(self, k: int) -> int:
-        planned = self._plan.layout
-        layout = PackedLayout(planned.shape, planned.float_format, k, planned.n_matrices)
+        layout = self._plan.layout_for(k)
         self._writer.overwrite(0, layout.header(self._entries))
         self._writer.align(ALIGNMENT)
         return self._writer.end()
