@@ -6,6 +6,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+import isotone
+
+K = 16
+"""Centroids of the tiny models that tests compress."""
+
 COMMON = {"vocab_size": 160, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 GATED = {**COMMON, "intermediate_size": 48, "num_key_value_heads": 1, "head_dim": 16}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -26,6 +31,7 @@ CONFIGS = {
 
 
 def config_of(kind):
+    """The config of a kind of model."""
     name, arguments = CONFIGS[kind]
     return getattr(transformers, name)(**arguments, **TOKENS)
 
@@ -42,5 +48,12 @@ def write_tiny(kind, directory, dtype=torch.bfloat16):
 
 
 def ids(n=12):
+    """Token ids [2, n], the same each time."""
     torch.manual_seed(3)
     return torch.randint(3, 160, (2, n))
+
+
+def load_clustered(directory, residency="packed", cls=AutoModelForCausalLM, **options):
+    """A compressed directory as a model, its ranks packed or its weights dense."""
+    config = isotone.IsotoneConfig(residency=residency)
+    return cls.from_pretrained(directory, quantization_config=config, **options)

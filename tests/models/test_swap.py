@@ -9,34 +9,15 @@ from transformers import AutoModelForCausalLM
 
 import isotone
 from isotone.errors import InputError
-from isotone.pipeline.compress import compress
-from tests.builders.tiny_models import ids, write_tiny
+from tests.builders.tiny_models import ids, load_clustered
 
 RESIDENCIES = ["dense", "packed"]
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    made = {}
-
-    def make(kind):
-        if kind not in made:
-            root = tmp_path_factory.mktemp(kind)
-            compress(write_tiny(kind, root / "dense"), root / "out", k=16, workers=1)
-            made[kind] = root / "out"
-        return made[kind]
-
-    return make
-
-
 @pytest.fixture
-def load(directories):
+def load(compressed):
     def make(kind, residency="dense", **options):
-        config = isotone.IsotoneConfig(residency=residency)
-        directory = directories(kind)
-        return AutoModelForCausalLM.from_pretrained(
-            directory, quantization_config=config, **options
-        )
+        return load_clustered(compressed(kind), residency, **options)
 
     return make
 
@@ -189,8 +170,8 @@ def test_the_last_glob_counts(load):
         assert len(names) == 2
 
 
-def test_weights_of_any_model(directories):
-    model = AutoModelForCausalLM.from_pretrained(directories("gpt2").parent / "dense")
+def test_weights_of_any_model(compressed):
+    model = AutoModelForCausalLM.from_pretrained(compressed("gpt2").parent / "dense")
     before = state(model)
     weight = model.transformer.h[0].attn.c_attn.weight
     with isotone.swapped(model, {"*.attn.c_attn": lambda w: w * 2}, of="weight"):
@@ -233,8 +214,8 @@ def test_refused(case, load):
     assert_state(model, before)
 
 
-def test_codebooks_of_a_dense_model(directories):
-    model = AutoModelForCausalLM.from_pretrained(directories("gpt2").parent / "dense")
+def test_codebooks_of_a_dense_model(compressed):
+    model = AutoModelForCausalLM.from_pretrained(compressed("gpt2").parent / "dense")
     with (
         pytest.raises(InputError, match="was not loaded from a clustered directory"),
         isotone.swapped(model, {"*": negated}),

@@ -13,6 +13,9 @@ from importlib.util import find_spec
 
 from isotone.errors import InputError, IsotoneError, MissingExtraError
 
+_SPOKEN = (ValueError, TypeError, OSError, RuntimeError, AssertionError, ImportError)
+"""Errors whose messages are sentences."""
+
 
 def require_transformers(feature: str) -> None:
     """Check that torch and transformers are installed, without importing them.
@@ -83,7 +86,10 @@ def transformers_errors(failure: str, advice: str = "") -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its kind where it has none.
+    """Return the first line of an error's message, and the next one where it ends with a colon.
+
+    The name of its kind stands before it, or for it, where the message is no sentence by itself: a
+    KeyError's is the key alone.
 
     Parameters
     ----------
@@ -95,4 +101,10 @@ def one_line(error: BaseException) -> str:
     str
         One line that is not empty.
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    kind, lines = type(error).__name__, str(error).strip().splitlines()
+    if not lines:
+        return kind
+    line = lines[0]
+    if line.endswith(":") and len(lines) > 1:
+        line += f" {lines[1].strip()}"
+    return line if isinstance(error, _SPOKEN) else f"{kind}: {line}"

@@ -14,8 +14,9 @@ from isotone.checkpoint.gguf.file import GgufFile
 from isotone.checkpoint.gguf.header import GgufTensor
 from isotone.checkpoint.source.source import CompanionFile
 from isotone.core.float_format import FloatFormat
-from isotone.errors import InputError, IsotoneError, MissingExtraError
+from isotone.errors import InputError
 from isotone.models.gguf.tensors import stored_format
+from isotone.models.transformers_calls import require_transformers, transformers_errors
 
 if TYPE_CHECKING:
     import torch
@@ -27,50 +28,80 @@ _DTYPE_NAMES = {
     FloatFormat.F16: "float16",
     FloatFormat.F32: "float32",
 }
-_MAX_CAUSE = 300
 _LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
 
 
 @dataclass(frozen=True)
 class GgufModel:
-    """What transformers makes of a file's header."""
+    """What transformers makes of a file's header.
+
+    Attributes
+    ----------
+    class_name : str
+        The class of the model.
+    config_json : dict
+        The content of its config.json.
+    companions : list of CompanionFile
+        Its tokenizer and generation config.
+    names : dict of str to str
+        The names of tensors, from GGUF's to those of transformers.
+    shapes : dict of str to tuple of int
+        The shapes of all tensors that the model would load.
+    parameters : set of str
+        The tensors that it cannot do without.
+    processor : TensorProcessor
+        Undoes what the conversion to GGUF did to some tensors.
+    moves_rows_at_most : bool
+        Whether the processor does no more than reorder rows.
+    """
 
     class_name: str
     config_json: dict[str, Any]
     companions: list[CompanionFile]
-    names: Mapping[str, str]  # of tensors, from GGUF to transformers
-    shapes: dict[str, tuple[int, ...]]  # of all tensors that the model would load
-    parameters: set[str]  # those that it cannot do without
+    names: Mapping[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    parameters: set[str]
     processor: TensorProcessor
     moves_rows_at_most: bool
 
 
 def read_model(file: GgufFile) -> GgufModel:
-    """Ask transformers what a file's header describes; reads no weights.
+    """Ask transformers what a file's header describes.
 
-    Takes seconds, most of them transformers' reading of the vocabulary. Raises InputError where it
-    cannot, naming the file and the architecture, and MissingExtraError without transformers.
+    Parameters
+    ----------
+    file : GgufFile
+        The open file.
+
+    Returns
+    -------
+    GgufModel
+        The description.
+
+    Raises
+    ------
+    InputError
+        If transformers cannot read the file, or does not know its architecture.
+    MissingExtraError
+        If transformers is not installed.
+
+    Notes
+    -----
+    No weights are read. It takes seconds, most of them for the vocabulary.
     """
     architecture = file.architecture
     loader = _transformers_loader()
-    try:
+    failure = (
+        f"{file.path}: transformers cannot read this GGUF file of architecture {architecture!r}"
+    )
+    with transformers_errors(failure, "take the model's safetensors files if there are any"):
         return _load_model(file, loader)
-    except IsotoneError:
-        raise
-    except Exception as error:  # their parser over a foreign file: it can raise anything
-        raise InputError(
-            f"{file.path}: transformers cannot read this GGUF file of architecture "
-            f"{architecture!r}: {_one_line(error)}; take the model's safetensors files if there "
-            "are any"
-        ) from error
 
 
 def _transformers_loader() -> ModuleType:
-    try:
-        import torch  # noqa: F401  transformers imports without it, and then lacks the models
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("reading a GGUF model", "models") from error
+    require_transformers("reading a GGUF model")
+    import transformers
+
     try:
         from transformers import modeling_gguf_pytorch_utils as loader
     except ImportError as error:
@@ -127,8 +158,8 @@ def _newer_config(file: GgufFile) -> PreTrainedConfig | None:
 class _Outline:
     """The upper modules of a model, for transformers' map of names.
 
-    It asks every module what its parameters would be called, though only a model's and its base
-    model's can have names, and prepares the names of all layers for every question.
+    That map asks every module what its parameters would be called, although only those of a model
+    and its base model can have names, and prepares the names of all layers for every question.
     """
 
     def __init__(self, module: torch.nn.Module, depth: int) -> None:
@@ -143,6 +174,7 @@ class _Outline:
 
 
 def _companions(path: Path, model: PreTrainedModel) -> list[CompanionFile]:
+    """Return the tokenizer's files and the generation config, as transformers writes them."""
     with tempfile.TemporaryDirectory(prefix="isotone-gguf-") as name:
         alone, out = Path(name, "alone"), Path(name, "out")
         # Alone in a folder, so that no tokenizer beside the file is taken for the file's own.
@@ -171,6 +203,7 @@ def _tokenizer_kind(config: PreTrainedConfig) -> type[PreTrainedTokenizerFast]:
 
 
 def _config_json(model: PreTrainedModel, dtype: FloatFormat) -> dict[str, Any]:
+    """Return the content of config.json, without what holds for this machine only."""
     content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=True))
     for runtime_only in ("_name_or_path", "_model_name_or_path"):
         content.pop(runtime_only, None)
@@ -181,12 +214,8 @@ def _config_json(model: PreTrainedModel, dtype: FloatFormat) -> dict[str, Any]:
 
 
 def _model_format(tensors: Sequence[GgufTensor]) -> FloatFormat:
+    """Return the float format that config.json names as the model's dtype."""
     formats = {stored_format(tensor) for tensor in tensors}
     # Norms are kept in F32 beside weights of 16 bits, so the narrower format is the model's.
     narrow = (FloatFormat.BF16, FloatFormat.F16)
     return next((each for each in narrow if each in formats), FloatFormat.F32)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:_MAX_CAUSE].rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

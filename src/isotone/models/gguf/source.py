@@ -2,8 +2,8 @@
 
 What transformers knows is asked of transformers: the config, the tokenizer, the names, and the row
 order (its `TENSOR_PROCESSORS` undo what the conversion to GGUF did to some tensors). isotone brings
-the reading: transformers would hold the whole model in float32, here a range of a tensor is read at
-a time. The result has the names, shapes and row order of
+the reading: transformers would hold the whole model in float32, and here a range of a tensor is
+read at a time. The result has the names, shapes and row order of
 `AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME)`.
 
 Dtypes. A tensor in quantised blocks comes out as BF16: dequantised in float32, then rounded once,
@@ -38,20 +38,26 @@ from isotone.checkpoint.source.model_directory import files_identity
 from isotone.checkpoint.source.source import CompanionFile
 from isotone.errors import InputError
 from isotone.models.gguf.model import GgufModel, read_model
-from isotone.models.gguf.tensors import (
-    GateUp,
-    StoredTensor,
-    TensorReader,
-    processed_tensor,
-    reordered_rows,
-    stored_format,
-)
+from isotone.models.gguf.processed import processed_tensor, reordered_rows
+from isotone.models.gguf.tensors import GateUp, StoredTensor, TensorReader, stored_format
 
 _EXPERTS = re.compile(r"(blk\.\d+\.ffn_(gate|up|down)_exps)\.weight")
 
 
 class GgufSource:
-    """A GGUF file, read only. `skipped` names the tensors that transformers has no place for."""
+    """A GGUF file as a source, read only.
+
+    Parameters
+    ----------
+    file : GgufFile
+        The open file.
+    readers : dict of str to TensorReader
+        By the names of transformers, how each tensor is read.
+    model : GgufModel
+        What transformers makes of the file's header.
+    skipped : sequence of str
+        The tensors of the file that transformers has no place for.
+    """
 
     def __init__(
         self,
@@ -71,28 +77,73 @@ class GgufSource:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the file."""
+        """The bytes of the file."""
         return self.file.n_bytes
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
-        """Read the bytes of elements start to stop; raises FormatError where it cannot."""
+        """Read the little-endian bytes of a range of a flattened tensor.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint8 array, `[(stop - start) * itemsize]`
+            The bytes of the elements.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         bits = self._readers[tensor.name].read(self.file, start, stop)
         return np.ascontiguousarray(bits).view(np.uint8)
 
     def forget(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        """Do nothing: blocks are small, and their rows may be read in another order."""
+        """Do nothing: blocks are small, and their rows may be read in another order.
+
+        Parameters
+        ----------
+        tensor : TensorInfo
+            One of `tensors`.
+        start, stop : int
+            The range in elements.
+        """
 
     def identity(self) -> dict[str, Any]:
-        """Give the file's size and time, and a digest of its first bytes."""
+        """Return the file's size and time, and a digest of its first bytes."""
         return files_identity([self.file.path])
 
 
 def open_gguf(path: Path) -> GgufSource:
     """Open a GGUF file as a dense checkpoint, complete with config.json and tokenizer.
 
-    Reads no weights; takes seconds, as `read_model` does. Raises FormatError where the file is
-    damaged, InputError where transformers cannot make a model of it, MissingExtraError without
-    transformers.
+    Parameters
+    ----------
+    path : Path
+        The file, on this machine.
+
+    Returns
+    -------
+    GgufSource
+        The open source.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged.
+    InputError
+        If transformers cannot make a model of it, or a type of tensor cannot be dequantised.
+    MissingExtraError
+        If transformers is not installed.
+
+    Notes
+    -----
+    No weights are read. It takes seconds, as `read_model` does.
     """
     file = GgufFile.open(path)
     model = read_model(file)
@@ -104,7 +155,7 @@ def open_gguf(path: Path) -> GgufSource:
 
 
 def _by_name(file: GgufFile, model: GgufModel) -> tuple[dict[str, list[GgufTensor]], list[str]]:
-    """Group the file's tensors by the name of what they make; list the names of the rest."""
+    """Group the file's tensors by the name that transformers gives them; list those it has not."""
     sources: dict[str, list[GgufTensor]] = {}
     skipped = []
     for tensor in file.tensors:
@@ -119,6 +170,7 @@ def _by_name(file: GgufFile, model: GgufModel) -> tuple[dict[str, list[GgufTenso
 
 
 def _reader(file: GgufFile, name: str, tensors: list[GgufTensor], model: GgufModel) -> TensorReader:
+    """Make the reader of one tensor of transformers from the tensors of the file for it."""
     for tensor in tensors:
         if not is_readable(tensor):
             raise InputError(
@@ -142,6 +194,7 @@ def _reader(file: GgufFile, name: str, tensors: list[GgufTensor], model: GgufMod
 
 
 def _merged(file: GgufFile, name: str, tensors: list[GgufTensor]) -> TensorReader:
+    """Make the reader of a tensor that several tensors of the file are merged to."""
     parts = {match[2]: part for part in tensors if (match := _EXPERTS.fullmatch(part.name))}
     gate, up = parts.get("gate"), parts.get("up")
     if (
@@ -161,15 +214,18 @@ def _merged(file: GgufFile, name: str, tensors: list[GgufTensor]) -> TensorReade
 
 
 def _check_scales(file: GgufFile, skipped: Sequence[str]) -> None:
-    """Refuse weights that a tensor of their own scales: transformers would leave the scale out."""
+    """Refuse matrices with a separate scale tensor, because transformers would ignore the scale."""
     names = {tensor.name for tensor in file.tensors}
     for name in skipped:
         if name.endswith(".scale") and f"{name.removesuffix('.scale')}.weight" in names:
-            raise InputError(f"{file.path}: scales a matrix by {name}, which isotone does not read")
+            raise InputError(
+                f"{file.path}: scales a matrix by {name}, which isotone does not read; take "
+                "another conversion of the model"
+            )
 
 
 def _check_fit(file: GgufFile, model: GgufModel, readers: Mapping[str, TensorReader]) -> None:
-    """Raise InputError where a tensor of the model is missing from the file, or misshapen."""
+    """Raise InputError if a tensor of the model is missing from the file, or has another shape."""
     missing = sorted(model.parameters - set(readers))
     if missing:
         raise InputError(

@@ -1,14 +1,14 @@
-"""How the tensors of transformers come out of a GGUF file: as they lie, moved, merged, computed.
+"""How the tensors of transformers come out of a GGUF file: unchanged, reordered or merged.
 
-Every reader gives elements start to stop of the flattened tensor as bit patterns of its format.
-Blocks become BF16 here: dequantised in float32, rounded once, to nearest even.
+Every reader returns a range of the flattened tensor as bit patterns of its float format. Quantised
+blocks become BF16: dequantised in float32, then rounded once, to nearest even.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,39 +17,85 @@ from isotone.checkpoint.gguf.file import GgufFile, float_format
 from isotone.checkpoint.gguf.header import GgufTensor
 from isotone.core.float_format import Bits, FloatFormat
 
-if TYPE_CHECKING:
-    from transformers.modeling_gguf_pytorch_utils import TensorProcessor
-
 _CHUNK = 1 << 15
-"""Weights that are dequantised and rounded at a time: what a core's cache holds. Whole blocks."""
-_PROBE = np.float32(-2)
+"""The number of weights to dequantise and round at a time: a core's cache holds them. It is a whole
+number of blocks."""
 
 
 class TensorReader(Protocol):
-    """One tensor of transformers, to be read in pieces; safe from several threads."""
+    """Reads one tensor of transformers in pieces; safe to use from several threads."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As transformers has it."""
+        """The shape that transformers gives the tensor."""
         ...
 
     @property
     def format(self) -> FloatFormat:
-        """What `read` gives patterns of."""
+        """The float format of the patterns that `read` returns."""
         ...
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Patterns of elements start to stop; raises FormatError where they cannot be read."""
+        """Read a range of the flattened tensor.
+
+        Parameters
+        ----------
+        file : GgufFile
+            The open file.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint16 or uint32 array, `[stop - start]`
+            The elements as bit patterns of `format`.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         ...
 
 
 def stored_format(tensor: GgufTensor) -> FloatFormat:
-    """Name the format that a tensor gets: its own, or BF16 for blocks."""
+    """Return the float format that a tensor gets: its own, or BF16 for quantised blocks.
+
+    Parameters
+    ----------
+    tensor : GgufTensor
+        A tensor of the file.
+
+    Returns
+    -------
+    FloatFormat
+        The format.
+    """
     return float_format(tensor) or FloatFormat.BF16
 
 
 def read_stored(file: GgufFile, tensor: GgufTensor, start: int, stop: int) -> Bits:
-    """Read elements start to stop as they lie in the file, as patterns of `stored_format`."""
+    """Read a range of a flattened tensor in the order of the file.
+
+    Parameters
+    ----------
+    file : GgufFile
+        The open file.
+    tensor : GgufTensor
+        One of its tensors.
+    start, stop : int
+        The range in elements; `stop` is not part of it.
+
+    Returns
+    -------
+    uint16 or uint32 array, `[stop - start]`
+        The elements as bit patterns of `stored_format(tensor)`.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or ends before.
+    """
     if float_format(tensor) is not None:
         return file.read_bits(tensor, start, stop)
     out = np.empty(stop - start, FloatFormat.BF16.bits_dtype)
@@ -64,44 +110,94 @@ def read_stored(file: GgufFile, tensor: GgufTensor, start: int, stop: int) -> Bi
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as it lies in the file."""
+    """A tensor that is the same in the file.
+
+    Attributes
+    ----------
+    tensor : GgufTensor
+        The tensor of the file.
+    """
 
     tensor: GgufTensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As transformers has it."""
+        """The shape that transformers gives the tensor."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
-        """What `read` gives patterns of."""
+        """The float format of the patterns that `read` returns."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read patterns of elements start to stop; raises FormatError where it cannot."""
+        """Read a range of the flattened tensor.
+
+        Parameters
+        ----------
+        file : GgufFile
+            The open file.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint16 or uint32 array, `[stop - start]`
+            The elements as bit patterns of `format`.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         return read_stored(file, self.tensor, start, stop)
 
 
 @dataclass(frozen=True)
 class ReorderedRows:
-    """A tensor whose row i is row order[i] of the file."""
+    """A tensor whose row i is row `order[i]` of the file.
+
+    Attributes
+    ----------
+    tensor : GgufTensor
+        The tensor of the file.
+    order : int64 array, `[rows]`
+        The row of the file for each row.
+    """
 
     tensor: GgufTensor
     order: NDArray[np.int64]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As transformers has it."""
+        """The shape that transformers gives the tensor."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
-        """What `read` gives patterns of."""
+        """The float format of the patterns that `read` returns."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read patterns of elements start to stop; raises FormatError where it cannot."""
+        """Read a range of the flattened tensor.
+
+        Parameters
+        ----------
+        file : GgufFile
+            The open file.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint16 or uint32 array, `[stop - start]`
+            The elements as bit patterns of `format`.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         if start >= stop:
             return read_stored(file, self.tensor, start, start)
         length = math.prod(self.shape[1:])
@@ -116,24 +212,50 @@ class ReorderedRows:
 
 @dataclass(frozen=True)
 class GateUp:
-    """Two stacks `[experts, inner, hidden]` as one, `[experts, 2 * inner, hidden]`, gate first."""
+    """Two stacks `[experts, inner, hidden]` as one, `[experts, 2 * inner, hidden]`, gate first.
+
+    Attributes
+    ----------
+    gate : GgufTensor
+        The gate projections of all experts.
+    up : GgufTensor
+        Their up projections, in the same shape and format.
+    """
 
     gate: GgufTensor
     up: GgufTensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As transformers has it."""
+        """The shape that transformers gives the tensor."""
         experts, inner, hidden = self.gate.shape
         return experts, 2 * inner, hidden
 
     @property
     def format(self) -> FloatFormat:
-        """What `read` gives patterns of."""
+        """The float format of the patterns that `read` returns."""
         return stored_format(self.gate)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read patterns of elements start to stop; raises FormatError where it cannot."""
+        """Read a range of the flattened tensor.
+
+        Parameters
+        ----------
+        file : GgufFile
+            The open file.
+        start, stop : int
+            The range in elements; `stop` is not part of it.
+
+        Returns
+        -------
+        uint16 or uint32 array, `[stop - start]`
+            The elements as bit patterns of `format`.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be read, or ends before.
+        """
         half = math.prod(self.gate.shape[1:])
         out = np.empty(stop - start, self.format.bits_dtype)
         begin = start
@@ -146,52 +268,3 @@ class GateUp:
             out[begin - start : end - start] = read_stored(file, part, begin - shift, end - shift)
             begin = end
         return out
-
-
-@dataclass(frozen=True)
-class ProcessedTensor:
-    """A tensor that goes through transformers' processor, as a whole for every range.
-
-    Patterns go through where values only move, so that they stay as they are; float32 values where
-    the processor computes.
-    """
-
-    tensor: GgufTensor
-    processor: TensorProcessor
-    shape: tuple[int, ...]
-    format: FloatFormat
-
-    def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read patterns of elements start to stop; raises FormatError where it cannot."""
-        n_weights = self.tensor.n_weights
-        weights: NDArray[Any]
-        if self.format is stored_format(self.tensor):
-            weights = read_stored(file, self.tensor, 0, n_weights)
-        else:
-            weights = file.read_values(self.tensor, 0, n_weights)
-        if self.format is FloatFormat.F32:
-            weights = weights.view(np.float32)
-        weights = weights.reshape(self.tensor.shape)
-        result = self.processor.process(weights=weights, name=self.tensor.name).weights
-        flat: Bits = np.ascontiguousarray(result).ravel()[start:stop]
-        return flat.view(self.format.bits_dtype)
-
-
-def reordered_rows(tensor: GgufTensor, processor: TensorProcessor) -> TensorReader:
-    """Make the reader for a processor that moves rows at most: it is handed the row numbers."""
-    rows = np.arange(tensor.shape[0]).reshape(-1, 1)
-    order = processor.process(weights=rows, name=tensor.name).weights.ravel()
-    return (
-        StoredTensor(tensor) if np.array_equal(order, rows[:, 0]) else ReorderedRows(tensor, order)
-    )
-
-
-def processed_tensor(tensor: GgufTensor, processor: TensorProcessor) -> TensorReader:
-    """Make the reader for any processor of one tensor: it is handed one that takes no memory."""
-    probe = np.broadcast_to(_PROBE, tensor.shape)
-    result = processor.process(weights=probe, name=tensor.name).weights
-    if result is probe:
-        return StoredTensor(tensor)
-    is_moved = bool(np.all(result == _PROBE))
-    kept = stored_format(tensor) if is_moved else FloatFormat.F32
-    return ProcessedTensor(tensor, processor, result.shape, kept)
