@@ -48,7 +48,7 @@ def unedited(k=64, perplexity=BASE):
 def run(
     edit, perplexity, layers=(8,), *, k=64, growth=None, relative_error=0.5, spearman=None, **its
 ):
-    """One edited run; further names are those of study.record.Run."""
+    """One edited run; further names are those of isotone.study.StudyRun."""
     kept = KEEPS.get(edit, ["order"])
     if spearman is None:
         spearman = 1.0 if "order" in kept else 0.1
@@ -103,6 +103,27 @@ def _measured(k, perplexity, growth, relative_error, spearman):
         "seconds": 2.5,
         "provenance": PROVENANCE,
     }
+
+
+def times(edit, multiple, layer, **its):
+    """A run on one layer, by its perplexity in times the unedited one; None for a collapse."""
+    return run(edit, None if multiple is None else multiple * BASE, [layer], **its)
+
+
+def replaced(multiples, **its):
+    """A progressive replacement from the last layer; the RMS grows by a tenth with each layer."""
+    for n, multiple in enumerate(multiples, 1):
+        layers = list(range(N_LAYERS - n, N_LAYERS))[::-1]
+        growth = [1.0] * (N_LAYERS - 1) + [None if multiple is None else 1 + n / 10]
+        values = {"protocol": "progressive", "order": "last", "growth": growth, **its}
+        yield run("sorted_normal", None if multiple is None else multiple * BASE, layers, **values)
+
+
+def measured(*records):
+    """The runs of some records, after that of the unedited model."""
+    from isotone.reporting.study.runs import study_runs
+
+    return study_runs([unedited(), *records])
 
 
 def write(directory, records):

@@ -1,4 +1,4 @@
-"""Measured points as charts: records in, files out, no model code."""
+"""Draws what was measured: records in, charts and pages out; no model is opened."""
 
 from importlib.util import find_spec
 

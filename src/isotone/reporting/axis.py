@@ -1,4 +1,4 @@
-"""A logarithmic axis of which only a part is shown: what lies beyond is drawn at its edge."""
+"""A logarithmic axis that shows a part of its values; what lies beyond is drawn at its edge."""
 
 from __future__ import annotations
 
@@ -14,14 +14,37 @@ _EDGE = 0.045  # of the length, from the end: where what lies beyond is drawn
 
 
 def edge_of(low: float, high: float, *, upper: bool = True) -> float:
-    """The value at which to draw what is beyond an end of a logarithmic axis."""
+    """Return the value at which to draw what lies beyond an end of a logarithmic axis.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends of the axis, both positive.
+    upper : bool
+        Whether it lies beyond the upper end, or else beyond the lower one.
+
+    Returns
+    -------
+    float
+        A value a little inside of the end.
+    """
     room = math.pow(low / high, _EDGE)
     return high * room if upper else low / room
 
 
 @dataclass(frozen=True)
 class LogAxis:
-    """What is shown, from low to high; values above limit or below floor lie at an edge instead."""
+    """A logarithmic axis, and which values it shows.
+
+    Attributes
+    ----------
+    low, high : float
+        The ends of the axis, both positive.
+    limit : float
+        Values above it are drawn at the upper edge.
+    floor : float
+        Values below it are drawn at the lower edge.
+    """
 
     low: float
     high: float
@@ -29,7 +52,18 @@ class LogAxis:
     floor: float = 0.0
 
     def level(self, value: float) -> float:
-        """The value at which to draw one; infinity is fine."""
+        """Return the value at which to draw a value.
+
+        Parameters
+        ----------
+        value : float
+            Any value; infinity is drawn at the upper edge.
+
+        Returns
+        -------
+        float
+            A value that the axis shows.
+        """
         if value > self.limit:
             return edge_of(self.low, self.high)
         if value < self.floor:
@@ -37,16 +71,38 @@ class LogAxis:
         return value
 
     def is_beyond(self, value: float) -> bool:
-        """Whether it is drawn at the upper edge, as a triangle."""
+        """Return whether a value is drawn at the upper edge, as a triangle.
+
+        Parameters
+        ----------
+        value : float
+            Any value.
+
+        Returns
+        -------
+        bool
+            Whether it is above the limit.
+        """
         return value > self.limit
 
     @property
     def scale(self) -> alt.Scale:
-        """As Vega-Lite takes it."""
+        """The scale as Vega-Lite takes it."""
         return alt.Scale(type="log", domain=[self.low, self.high], nice=False)
 
     def ticks(self, most: int = 9) -> list[float]:
-        """Powers of ten, about so many; on a short axis what lies between them too."""
+        """Return ticks: powers of ten, and on a short axis round values between them.
+
+        Parameters
+        ----------
+        most : int
+            About how many ticks there may be.
+
+        Returns
+        -------
+        list of float
+            The ticks, ascending; 1 is among them where the axis shows it.
+        """
         decades = math.log10(self.high / self.low)
         steps = next((steps for steps in _STEPS if len(steps) * decades < most), _STEPS[-1])
         stride = 1 + int(decades // most)
@@ -59,9 +115,23 @@ class LogAxis:
 def fit_axis(
     values: Iterable[float], *, most: float, least: float = 0.0, always: Iterable[float] = ()
 ) -> LogAxis:
-    """The axis that shows all positive values from `least` to `most`, with room for those beyond.
+    """Return the axis that shows all positive values of a range, with room for those beyond.
 
-    always: further values to show.
+    Parameters
+    ----------
+    values : iterable of float
+        The values to draw.
+    most : float
+        Larger values are drawn at the upper edge.
+    least : float
+        Values up to it are drawn at the lower edge.
+    always : iterable of float
+        Further values that the axis shows.
+
+    Returns
+    -------
+    LogAxis
+        The axis.
     """
     values = list(values)
     shown = [*always, *(value for value in values if least < value <= most)] or [1.0]

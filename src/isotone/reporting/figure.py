@@ -1,4 +1,4 @@
-"""A chart with what is said about it and the rows it was drawn from."""
+"""A chart with its texts and the rows that it was drawn from."""
 
 from __future__ import annotations
 
@@ -14,19 +14,43 @@ import altair as alt
 class Figure:
     """One chart of a page.
 
-    name: of its files. look: one sentence, what to look for. rows: its data, all of the same keys.
+    Attributes
+    ----------
+    name : str
+        The name of the chart's files.
+    heading : str
+        The title above the chart.
+    guide : str
+        One sentence that says what to look for.
+    caption : str
+        The explanation below the chart.
+    chart : altair.TopLevelMixin
+        The chart.
+    rows : sequence of dict
+        The data of the chart, all rows with the same keys.
     """
 
     name: str
     heading: str
-    look: str
+    guide: str
     caption: str
     chart: alt.TopLevelMixin
     rows: Sequence[Mapping[str, object]]
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as CSV with a header, lines ended as RFC 4180 says; None is empty."""
+    """Return rows as CSV with a header.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows with the same keys; None becomes an empty field.
+
+    Returns
+    -------
+    str
+        The CSV; its lines end as RFC 4180 says.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])
     writer.writeheader()

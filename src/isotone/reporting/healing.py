@@ -1,4 +1,4 @@
-"""Healing as a chart: how much of what clustering had cost is left, over the steps of training."""
+"""Healing as a chart: the part of clustering's cost that is left, over the steps of training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,32 @@ from isotone.reporting.style import FAINT, family_scales, styled
 
 WIDTH, HEIGHT = 760, 400
 
-Looks = Sequence[Mapping[str, Any]]
+Validations = Sequence[Mapping[str, Any]]
 
 
-def healing_chart(curves: Mapping[str, Looks], *, title: str, caption: str) -> alt.VConcatChart:
-    """One line for each healed model, from the whole of its gap to the dense one downwards.
+def healing_chart(
+    curves: Mapping[str, Validations], *, title: str, caption: str
+) -> alt.VConcatChart:
+    """Draw one line for each healed model.
 
-    curves: by name, the looks of heal.training.Look as records, in the order of their steps, with a
-    teacher. The gap is that of the perplexities of held-out text.
+    A line starts at the whole of what clustering had cost in perplexity on held-out text, and falls
+    as training regains it.
+
+    Parameters
+    ----------
+    curves : dict of str to sequence of dict
+        For each healed model by its name its validations, with a teacher, in their order.
+    title : str
+        The title of the chart.
+    caption : str
+        The text below it.
+
+    Returns
+    -------
+    altair.VConcatChart
+        The chart.
     """
-    rows = [row for name, looks in curves.items() for row in _rows(name, looks)]
+    rows = [row for name, validations in curves.items() for row in _rows(name, validations)]
     color, shape = family_scales(rows)
     clicked = alt.selection_point(fields=["family"], bind="legend", name="clicked")
     lines = (
@@ -58,14 +74,14 @@ def healing_chart(curves: Mapping[str, Looks], *, title: str, caption: str) -> a
     return styled(alt.vconcat(lines, below, spacing=12).properties(title=title))
 
 
-def _rows(name: str, looks: Looks) -> list[dict[str, Any]]:
-    gap = looks[0]["perplexity"] - looks[0]["teacher_perplexity"]
+def _rows(name: str, validations: Validations) -> list[dict[str, Any]]:
+    gap = validations[0]["perplexity"] - validations[0]["teacher_perplexity"]
     return [
         {
-            **look,
+            **validation,
             "family": name,
             "kind": "swept",
-            "left": (look["perplexity"] - look["teacher_perplexity"]) / gap,
+            "left": (validation["perplexity"] - validation["teacher_perplexity"]) / gap,
         }
-        for look in looks
+        for validation in validations
     ]

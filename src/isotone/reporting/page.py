@@ -38,7 +38,19 @@ _TITLE_WIDTH = 120  # characters that surely fit above a picture
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are paragraphs of text."""
+    """A table of a page; every cell is a list of paragraphs.
+
+    Attributes
+    ----------
+    heading : str
+        The title above the table.
+    note : str
+        The explanation below it.
+    columns : sequence of str
+        The names of the columns.
+    rows : sequence of sequence of sequence of str
+        The rows of cells.
+    """
 
     heading: str
     note: str
@@ -50,7 +62,20 @@ class Table:
 class Page:
     """What is on a page, from top to bottom; all of it is plain text.
 
-    facts: names and values. left_out: lines on what is not there. command: makes the page again.
+    Attributes
+    ----------
+    title : str
+        The title.
+    facts : sequence of (str, str)
+        Names and values.
+    tables : sequence of Table
+        The tables.
+    figures : sequence of Figure
+        The charts.
+    left_out : sequence of str
+        Lines that say what is not there, and why.
+    command : str
+        The command that makes the page again.
     """
 
     title: str
@@ -62,23 +87,42 @@ class Page:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A chart as the template takes it; files: names and data URIs to offer below it."""
+class _EmbeddedChart:
+    """A chart as the template takes it.
+
+    `files` has the names and the data URIs of the files to offer below it.
+    """
 
     name: str
     spec: dict[str, Any]
     heading: str = ""
-    look: str = ""
+    guide: str = ""
     caption: str = ""
     files: Sequence[tuple[str, str]] = ()
 
 
 def write_page(page: Page, out: str | Path) -> list[Path]:
-    """Write OUT.html, and NAME.png and NAME.csv of each chart into the folder OUT beside it.
+    """Write a page, and the picture and the data of each chart.
 
-    The page comes last, and links to nothing outside of itself: pictures and data are in it too.
-    Returns all paths, the page's first. Raises InputError where OUT does not end in .html, and
-    where it cannot be written.
+    OUT.html links to nothing outside of itself: pictures and data are in it too. NAME.png and
+    NAME.csv of each chart go into the folder OUT beside it. The page is written last.
+
+    Parameters
+    ----------
+    page : Page
+        The page.
+    out : str or Path
+        The path of the page, which ends in .html.
+
+    Returns
+    -------
+    list of Path
+        All files, the page first.
+
+    Raises
+    ------
+    InputError
+        If `out` does not end in .html, or a file cannot be written.
     """
     out = Path(out)
     if out.suffix != ".html" or not out.stem:
@@ -94,8 +138,8 @@ def write_page(page: Page, out: str | Path) -> list[Path]:
         }
         files |= {folder / name: content for name, content in own.items()}
         links = [(name, _data_uri(name, content)) for name, content in own.items()]
-        said = figure.heading, figure.look, figure.caption
-        charts.append(_Drawn(figure.name, spec, *said, files=links))
+        said = figure.heading, figure.guide, figure.caption
+        charts.append(_EmbeddedChart(figure.name, spec, *said, files=links))
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -105,15 +149,28 @@ def write_page(page: Page, out: str | Path) -> list[Path]:
 
 
 def write_chart(chart: alt.TopLevelMixin, out: str | Path, name: str) -> tuple[Path, Path]:
-    """Write NAME.html and NAME.png into a directory, each whole or not at all; return both paths.
+    """Write a chart as a page and as a picture, each of them atomically.
 
-    The page holds the chart and all code that draws it (0.9 MB). Raises InputError where they
-    cannot be written.
+    The page, of 0.9 MB, holds all code that draws the chart.
+
+    Parameters
+    ----------
+    chart : altair.TopLevelMixin
+        The chart.
+    out : str or Path
+        The directory to write to; it is made where it is missing.
+    name : str
+        The name of the files, without its suffix.
+
+    Returns
+    -------
+    page, picture : Path
+        NAME.html and NAME.png. A file that cannot be written raises InputError.
     """
     spec: dict[str, Any] = chart.to_dict()
     title = spec.get("title", name)
     alone = Page(str(title["text"] if isinstance(title, dict) else title))
-    page = _rendered(alone, [_Drawn(name, spec)])
+    page = _rendered(alone, [_EmbeddedChart(name, spec)])
     picture = png(spec)
     paths = Path(out) / f"{name}.html", Path(out) / f"{name}.png"
     with writing(Path(out)):
@@ -123,7 +180,7 @@ def write_chart(chart: alt.TopLevelMixin, out: str | Path, name: str) -> tuple[P
     return paths
 
 
-def _rendered(page: Page, charts: Sequence[_Drawn]) -> str:
+def _rendered(page: Page, charts: Sequence[_EmbeddedChart]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -142,15 +199,15 @@ def _rendered(page: Page, charts: Sequence[_Drawn]) -> str:
 
 @cache
 def _library() -> str:
-    """All code that draws, which no text in it can end the script with."""
+    """Return all code that draws; no text in it can end the script."""
     code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return code.replace("</script", "<\\/script")
 
 
 def _titled(figure: Figure) -> dict[str, Any]:
-    """A picture stands alone: it says what it shows, which on the page stands above it."""
-    look = textwrap.wrap(figure.look, _TITLE_WIDTH)
-    return {"title": {"text": figure.heading, "subtitle": look}}
+    """Return a title for the picture, which stands without the page's words above the chart."""
+    guide = textwrap.wrap(figure.guide, _TITLE_WIDTH)
+    return {"title": {"text": figure.heading, "subtitle": guide}}
 
 
 def _data_uri(name: str, content: bytes) -> str:
@@ -159,5 +216,5 @@ def _data_uri(name: str, content: bytes) -> str:
 
 
 def _script(content: object) -> str:
-    """JSON that no text in it can end the script with."""
+    """Return JSON in which no text can end the script."""
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""A chart as a picture: PNG without a browser, packed small."""
+"""A chart as a PNG, drawn without a browser and compressed well."""
 
 from __future__ import annotations
 
@@ -18,14 +18,26 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def png(spec: dict[str, Any]) -> bytes:
-    """A Vega-Lite chart as PNG, at twice its size."""
+    """Draw a chart at twice its size in pixels.
+
+    Parameters
+    ----------
+    spec : dict
+        The Vega-Lite specification.
+
+    Returns
+    -------
+    bytes
+        The PNG.
+    """
     return _repacked(vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=_SCALE))
 
 
 def _repacked(png: bytes) -> bytes:
-    """The same picture in a quarter of the bytes: vl-convert packs in a hurry, README's wait.
+    """Return the same picture in a quarter of the bytes.
 
-    Chunks are length, kind, content, checksum (RFC 2083); the pixels' are joined into one.
+    vl-convert compresses fast, and a picture in a README is loaded often. Chunks are length, kind,
+    content and checksum (RFC 2083); the pixels' chunks are joined into one.
     """
     chunks, pixels, at = [], b"", len(_PNG_MAGIC)
     while at < len(png):

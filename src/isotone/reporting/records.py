@@ -1,4 +1,4 @@
-"""A directory of results, read: the runs of a study, or the points of a frontier."""
+"""Reads a directory of results: the runs of a study, or the points of a frontier."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from isotone.reporting.study.runs import study_run
 
 RUNS_FILE, POINTS_FILE = "runs.jsonl", "points.jsonl"
 
-Record = dict[str, Any]
 
+def read_results(directory: str | Path) -> tuple[str, list[dict[str, Any]]]:
+    """Read the records of a study or of a frontier.
 
-def read_results(directory: str | Path) -> tuple[str, list[Record]]:
-    """The name of the file that was found, and its records; a torn last line is dropped.
+    Parameters
+    ----------
+    directory : str or Path
+        The directory of the results.
 
-    Raises InputError where there is neither file, nothing in it, or a line that is no record.
+    Returns
+    -------
+    name : str
+        The name of the file that was found, `RUNS_FILE` or `POINTS_FILE`.
+    records : list of dict
+        Its records; a torn last line is dropped.
+
+    Raises
+    ------
+    InputError
+        If there is neither file, if there is no result in it, or if a line is no record.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -35,8 +48,10 @@ def read_results(directory: str | Path) -> tuple[str, list[Record]]:
     )
 
 
-def _records(path: Path, check: Callable[[Record], bool], command: str) -> list[Record]:
-    """The checked records of a file, of which at least one is more than a beginning."""
+def _records(
+    path: Path, check: Callable[[dict[str, Any]], bool], command: str
+) -> list[dict[str, Any]]:
+    """Return the checked records of a file, at least one of which is a result."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -57,8 +72,8 @@ def _records(path: Path, check: Callable[[Record], bool], command: str) -> list[
     return records
 
 
-def _check_run(record: Record) -> bool:
-    """Whether it is an edited run; raises where it is none at all."""
+def _check_run(record: dict[str, Any]) -> bool:
+    """Return whether a record is an edited run; raise an error if it is no run at all."""
     if record["kind"] == "edited":
         study_run(record, 1.0)
     elif record["kind"] != "unedited" or not isinstance(record["perplexity"], int | float | None):
@@ -69,8 +84,8 @@ def _check_run(record: Record) -> bool:
     return bool(record["kind"] == "edited")
 
 
-def _check_point(record: Record) -> bool:
-    """Whether it is more than the dense model."""
+def _check_point(record: dict[str, Any]) -> bool:
+    """Return True for a point; raise an error if a record is none."""
     texts = [record[key] for key in ("kind", "family", "label")]
     numbers = [record["bits_per_weight"]]
     numbers += [value for value in (record["perplexity"], record["kl"]) if value is not None]

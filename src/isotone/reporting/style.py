@@ -1,4 +1,4 @@
-"""How charts look: one colour and shape for each family, quiet axes, text that a README can shrink.
+"""The look of charts: a colour and a shape for each family, quiet axes, text that can be shrunk.
 
 Colours keep a contrast of 4.5 to white, since names are written in them too, and the first three
 stay apart for every common kind of colour blindness.
@@ -28,7 +28,20 @@ _PEER_SHAPES = ("diamond", "square", "cross", "triangle-down", "triangle-right",
 
 
 def family_scales(points: Sequence[Mapping[str, Any]]) -> tuple[alt.Color, alt.Shape]:
-    """Scales of the field `family` that share one legend: swept families, then peers."""
+    """Return the scales of the field `family`, which share one legend: swept families, then peers.
+
+    Parameters
+    ----------
+    points : sequence of dict
+        Points with `family` and `kind`, "swept" or "peer".
+
+    Returns
+    -------
+    color : altair.Color
+        The colours.
+    shape : altair.Shape
+        The shapes.
+    """
     swept = list(dict.fromkeys(p["family"] for p in points if p["kind"] == "swept"))
     peers = list(dict.fromkeys(p["family"] for p in points if p["kind"] == "peer"))
     peers = [family for family in peers if family not in swept]
@@ -43,7 +56,18 @@ def family_scales(points: Sequence[Mapping[str, Any]]) -> tuple[alt.Color, alt.S
 
 
 def styled(chart: alt.VConcatChart) -> alt.VConcatChart:
-    """The chart with everything that is a matter of looks."""
+    """Give a chart the look of all charts.
+
+    Parameters
+    ----------
+    chart : altair.VConcatChart
+        The chart, which is changed.
+
+    Returns
+    -------
+    altair.VConcatChart
+        The same chart.
+    """
     chart.config = alt.Config(
         font="Helvetica, Arial, sans-serif",
         background="white",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,20 +30,12 @@ def report(results: Results, out: PagePath, title: Title = None, json: Json = Fa
 
     The picture and the data of each chart are written beside it.
     """
-    from isotone.reporting.frontier.page import frontier_page
-    from isotone.reporting.page import write_page
-    from isotone.reporting.records import RUNS_FILE, read_results
-    from isotone.reporting.study.page import study_page
+    from isotone.reporting.report import report as draw
 
-    asked = ["isotone", "report", str(results), str(out), *(["--title", title] if title else [])]
-    name, records = read_results(results)
     with progress_bar() as progress:
-        progress.begin("drawing", 0)
-        make = study_page if name == RUNS_FILE else frontier_page
-        page = make(records, title=title, command=shlex.join(asked))
-        files = [str(path) for path in write_page(page, out)]
+        made = draw(results, out, title, progress=progress)
+    files = [str(path) for path in made.files]
     if json:
-        names = [figure.name for figure in page.figures]
-        print_json({"charts": names, "html": files[0], "files": files})
+        print_json({"charts": list(made.charts), "html": files[0], "files": files})
     else:
         say("\n".join(files))

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isotone.reporting.study.runs import StudyRun
+from isotone.reporting.study.runs import MeasuredRun
 
 DOUBLED = 2.0
 """Times the unedited perplexity."""
@@ -17,26 +17,47 @@ ORDERS = {"first": "from the first layer", "last": "from the last layer", "rando
 
 @dataclass(frozen=True)
 class Replacement:
-    """One progressive replacement: its runs by the number of layers replaced, ascending."""
+    """One progressive replacement.
 
-    runs: tuple[StudyRun, ...]
+    Attributes
+    ----------
+    runs : tuple of MeasuredRun
+        Its runs, by the ascending number of replaced layers.
+    """
+
+    runs: tuple[MeasuredRun, ...]
 
     @property
     def k(self) -> int:
+        """The K of the clustering."""
         return self.runs[0].k
 
     @property
     def order(self) -> str:
+        """The order of the layers: "first", "last" or "random"."""
         return self.runs[0].order or ""
 
-    def damage_at(self, n_layers: int) -> float | None:
-        """Of so many replaced layers; None where that was not measured."""
-        return next((run.damage for run in self.runs if len(run.layers) == n_layers), None)
+    def ratio_at(self, n_layers: int) -> float | None:
+        """Return the perplexity ratio at a number of replaced layers.
+
+        Parameters
+        ----------
+        n_layers : int
+            The number of replaced layers.
+
+        Returns
+        -------
+        float or None
+            Perplexity over unedited perplexity; None where that was not measured.
+        """
+        return next(
+            (run.perplexity_ratio for run in self.runs if len(run.layers) == n_layers), None
+        )
 
     @property
-    def doubled(self) -> StudyRun | None:
-        """The first run of at least twice the unedited perplexity."""
-        return next((run for run in self.runs if run.damage >= DOUBLED), None)
+    def doubled(self) -> MeasuredRun | None:
+        """The first run of at least twice the unedited perplexity; None where there is none."""
+        return next((run for run in self.runs if run.perplexity_ratio >= DOUBLED), None)
 
     @property
     def survival(self) -> float:
@@ -48,9 +69,23 @@ class Replacement:
 class Survival:
     """Replacements that differ in their seeds alone.
 
-    most: layers replaced by every sequence that has not doubled, 0 where all have. growth: of the
-    residual stream's RMS after the last layer, at the run that doubled, the median over seeds;
-    infinite where not finite, None where nothing doubled.
+    Attributes
+    ----------
+    k : int
+        The K of the clustering.
+    order : str
+        The order of the layers: "first", "last" or "random".
+    variant : str
+        The edit with its parameters.
+    correction : str
+        The correction.
+    survivals : tuple of float
+        The survival of each seed, ascending.
+    most : int
+        The number of layers replaced by every sequence that has not doubled; 0 where all have.
+    growth : float or None
+        The growth of the residual stream's RMS after the last layer at the run that doubled, the
+        median over seeds: infinite where not finite, None where nothing doubled.
     """
 
     k: int
@@ -63,23 +98,57 @@ class Survival:
 
     @property
     def median(self) -> float:
+        """The median of the survivals."""
         return statistics.median(self.survivals)
 
-    def shown(self, n_layers: float) -> str:
-        """A survival as text: one that was not reached is more than what was measured."""
+    def layers_text(self, n_layers: float) -> str:
+        """Return a survival as text; one that was not reached is more than what was measured.
+
+        Parameters
+        ----------
+        n_layers : float
+            The survival, a number of layers or infinity.
+
+        Returns
+        -------
+        str
+            The number, or "> N".
+        """
         return f"> {self.most}" if n_layers == math.inf else f"{n_layers:g}"
 
 
-def grown(growth: float | None) -> str:
-    """A growth as text."""
+def growth_text(growth: float | None) -> str:
+    """Return the growth of the residual stream as text.
+
+    Parameters
+    ----------
+    growth : float or None
+        The growth; None where nothing doubled.
+
+    Returns
+    -------
+    str
+        The growth as a multiple.
+    """
     if growth is None:
         return "–"
     return "not finite" if growth == math.inf else f"× {growth:.3g}"
 
 
-def replacements(runs: Sequence[StudyRun]) -> list[Replacement]:
-    """The progressive runs, put together."""
-    grouped: dict[tuple[object, ...], dict[int, StudyRun]] = {}
+def replacements(runs: Sequence[MeasuredRun]) -> list[Replacement]:
+    """Return the progressive replacements that runs belong to.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+
+    Returns
+    -------
+    list of Replacement
+        The replacements, in the order of their first runs.
+    """
+    grouped: dict[tuple[object, ...], dict[int, MeasuredRun]] = {}
     for run in runs:
         if run.protocol == "progressive":
             key = (run.k, run.order, run.variant, run.types, run.correction, run.seed)
@@ -90,8 +159,19 @@ def replacements(runs: Sequence[StudyRun]) -> list[Replacement]:
     ]
 
 
-def survivals(runs: Sequence[StudyRun]) -> list[Survival]:
-    """For every K, order, edit and correction, by K and then by order."""
+def survivals(runs: Sequence[MeasuredRun]) -> list[Survival]:
+    """Return the survival for every K, order, edit and correction.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+
+    Returns
+    -------
+    list of Survival
+        The survivals, by K and then by order.
+    """
     grouped: dict[tuple[int, str, str, str], list[Replacement]] = {}
     for found in replacements(runs):
         run = found.runs[0]

@@ -1,0 +1,1 @@
+"""Quality over size: the chart and the page of a frontier."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import altair as alt
 
-from isotone.reporting.frontier.labels import FONT_SIZE, PLACES, Box, Name, place
+from isotone.reporting.frontier.labels import FONT_SIZE, OFFSETS, Box, Label, place_labels
 from isotone.reporting.frontier.panel import HEIGHT, WIDTH, Panel, fit_panel, is_drawn
 from isotone.reporting.style import FAINT, family_scales, styled
 
-Histogram = Sequence[Mapping[str, Any]]
+Points = Sequence[Mapping[str, Any]]
 Row = dict[str, Any]
 
 WORST_PERPLEXITY = 2.0
@@ -40,12 +40,27 @@ _FIGURES = {
 """Of a tooltip: keys of points, what they are called, how they are written."""
 
 
-def frontier_chart(points: Histogram, *, title: str, caption: str) -> alt.VConcatChart:
-    """Two panels over bits per weight, with a legend that filters, and the caption below.
+def frontier_chart(points: Points, *, title: str, caption: str) -> alt.VConcatChart:
+    """Draw two panels over bits per weight, with a legend that filters and a caption below.
 
-    points: records with kind (dense, swept or peer), family, label, bits_per_weight, perplexity
-    and kl, of which the last two may be None; other figures go into the tooltips. Families of kind
-    swept are joined by lines, peers are not. What cannot be drawn is named in the caption.
+    Families of kind "swept" are joined by lines, peers are not. What cannot be drawn is named in
+    the caption.
+
+    Parameters
+    ----------
+    points : sequence of dict
+        Records with `kind` ("dense", "swept" or "peer"), `family`, `label`, `bits_per_weight`,
+        `perplexity` and `kl`, of which the last two may be None. Other figures go into the
+        tooltips.
+    title : str
+        The title of the chart.
+    caption : str
+        The text below it.
+
+    Returns
+    -------
+    altair.VConcatChart
+        The chart.
     """
     dense = [p["perplexity"] for p in points if p["kind"] == "dense" and p["perplexity"]][:1]
     found = [p["perplexity"] for p in points if is_drawn(p, "perplexity")]
@@ -74,7 +89,18 @@ def frontier_chart(points: Histogram, *, title: str, caption: str) -> alt.VConca
 
 
 def protocol_caption(point: Mapping[str, Any]) -> str:
-    """What the points were measured on, by one that holds its protocol."""
+    """Return a caption that says what the points were measured on.
+
+    Parameters
+    ----------
+    point : dict
+        A point of the sweep with its `protocol`.
+
+    Returns
+    -------
+    str
+        The caption.
+    """
     protocol = point["protocol"]
     n_windows = point["n_tokens"] // (protocol["context"] - 1)
     parts = [
@@ -92,12 +118,12 @@ def protocol_caption(point: Mapping[str, Any]) -> str:
 
 def _panel_chart(
     panel: Panel,
-    points: Histogram,
+    points: Points,
     families: tuple[alt.Color, alt.Shape],
     clicked: alt.Parameter,
     dense: Sequence[float],
 ) -> alt.LayerChart:
-    """The marks of one measure, which zoom and move together."""
+    """Return the marks of one measure; they zoom and move together."""
     rows = [_row(point, panel) for point in points if is_drawn(point, panel.key)]
     color, shape = families
     x = alt.X("bits:Q", title="bits per weight", scale=alt.Scale(domain=list(panel.bits)))
@@ -122,7 +148,7 @@ def _panel_chart(
 
 
 def _row(point: Mapping[str, Any], panel: Panel) -> Row:
-    """What the marks need to know of a point; the figures of the tooltip as text."""
+    """Return what the marks need of a point; the figures of the tooltip as text."""
     value = point[panel.key]
     beyond = value > panel.limit
     shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -151,7 +177,7 @@ def _tooltip() -> list[alt.Tooltip]:
 
 
 def _dense_layers(dense: Sequence[float], y: alt.Y) -> list[alt.Chart]:
-    """The dense model's perplexity, as a dashed line across."""
+    """Return the dense model's perplexity as a dashed line across the panel."""
     base = _chart([{"level": value, "name": f"dense {value:,.2f}"} for value in dense])
     rule = base.encode(y).mark_rule(clip=True, strokeDash=[7, 5], color=FAINT, strokeWidth=1.5)
     name = base.encode(y, text="name:N", x=alt.value(WIDTH - 6))
@@ -162,19 +188,19 @@ def _dense_layers(dense: Sequence[float], y: alt.Y) -> list[alt.Chart]:
 def _name_layers(
     panel: Panel, rows: Sequence[Row], dense: Sequence[float], base: alt.Chart
 ) -> list[alt.Chart]:
-    """Names beside points, in one layer for each of the places that are used."""
+    """Return the names beside points, in one layer for each offset that is used."""
     pixels = [panel.pixel(row["bits"], row["value"]) for row in rows]
     names = [
-        Name(*pixel, row["name"], needed=not row["swept"] or row["beyond"])
+        Label(*pixel, row["name"], needed=not row["swept"] or row["beyond"])
         for pixel, row in zip(pixels, rows, strict=True)
     ]
     levels = [panel.pixel(panel.bits[0], value)[1] for value in dense]
     rules = [[(0.0, level), (float(WIDTH), level)] for level in levels]
     taken = [Box(WIDTH - 95, level + 3, WIDTH, level + 19) for level in levels]
     lines = [*_lines(rows, pixels), *rules]
-    chosen = place(names, (WIDTH, HEIGHT), pixels, lines, taken)
+    chosen = place_labels(names, (WIDTH, HEIGHT), pixels, lines, taken)
     layers = []
-    for at in PLACES:
+    for at in OFFSETS:
         here = [row for row, its in zip(rows, chosen, strict=True) if its == at]
         if here:
             text = base.properties(data=alt.InlineData(here)).encode(text="name:N")
@@ -194,7 +220,7 @@ def _name_layers(
 def _lines(
     rows: Sequence[Row], pixels: Sequence[tuple[float, float]]
 ) -> list[list[tuple[float, float]]]:
-    """What the lines of the swept families go through."""
+    """Return the pixels that the lines of the swept families go through."""
     through: dict[str, list[tuple[float, float]]] = {}
     for row, pixel in zip(rows, pixels, strict=True):
         if row["swept"] and not row["beyond"]:
@@ -202,8 +228,8 @@ def _lines(
     return [sorted(line) for line in through.values()]
 
 
-def _notes(points: Histogram, panels: Sequence[Panel]) -> list[str]:
-    """What the reader must know of points that are not where their figures are."""
+def _notes(points: Points, panels: Sequence[Panel]) -> list[str]:
+    """Return what the reader must know of points that are not where their figures are."""
     notes = []
     if any(
         is_drawn(p, panel.key) and p[panel.key] > panel.limit for p in points for panel in panels

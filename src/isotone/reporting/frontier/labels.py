@@ -1,9 +1,14 @@
 """Where to write the names of points, so that they cover neither each other nor points nor lines.
 
-Vega-Lite puts every text at one offset from its point. With panels of a known size and scale the
-pixels are known beforehand, so places around each point, near and less near, are tried in the order
-in which a reader looks for them, and the one that covers least is taken: point-feature labelling,
-greedily (Christensen, Marks and Shieber 1995).
+Vega-Lite writes every text at one offset from its point. With panels of a known size and scale the
+pixels are known beforehand, so offsets around each point, near and less near, are tried in the
+order in which a reader looks for a name, and the one that covers least is taken: greedy
+point-feature labelling.
+
+References
+----------
+J. Christensen, J. Marks, S. Shieber. An empirical study of algorithms for point-feature label
+placement. ACM Transactions on Graphics 14(3), 1995.
 """
 
 from __future__ import annotations
@@ -39,8 +44,18 @@ _AROUND: tuple[tuple[float, float, _Align, _Baseline], ...] = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """Offset of a text from its point in pixels, and the corner or edge of it that lies there."""
+class LabelOffset:
+    """The offset of a text from its point, and the part of the text that lies there.
+
+    Attributes
+    ----------
+    dx, dy : float
+        The offset in pixels, to the right and downwards.
+    align : "left", "center" or "right"
+        The horizontal part of the text at the offset.
+    baseline : "top", "middle" or "bottom"
+        The vertical part of the text at the offset.
+    """
 
     dx: float
     dy: float
@@ -48,16 +63,26 @@ class Place:
     baseline: _Baseline
 
 
-PLACES = tuple(
-    Place(round(dx * reach), round(dy * reach), align, baseline)
+OFFSETS = tuple(
+    LabelOffset(round(dx * reach), round(dy * reach), align, baseline)
     for reach in (1.0, 1.9, 3.1)
     for dx, dy, align, baseline in _AROUND
 )
 
 
 @dataclass(frozen=True)
-class Name:
-    """A text that belongs at x, y (pixels); one that is not needed is left out in a crowd."""
+class Label:
+    """A text that belongs to a point.
+
+    Attributes
+    ----------
+    x, y : float
+        The point, in pixels.
+    text : str
+        The text.
+    needed : bool
+        Whether the text is written in a crowd too.
+    """
 
     x: float
     y: float
@@ -67,7 +92,13 @@ class Name:
 
 @dataclass(frozen=True)
 class Box:
-    """What a text covers, in pixels."""
+    """What a text covers, in pixels.
+
+    Attributes
+    ----------
+    left, top, right, bottom : float
+        The edges.
+    """
 
     left: float
     top: float
@@ -75,14 +106,38 @@ class Box:
     bottom: float
 
     def holds(self, x: float, y: float, margin: float = 0.0) -> bool:
-        """Whether a point lies in it, or as near as that."""
+        """Return whether a point lies in the box, or within a margin of it.
+
+        Parameters
+        ----------
+        x, y : float
+            The point, in pixels.
+        margin : float
+            The margin, in pixels; a negative one shrinks the box.
+
+        Returns
+        -------
+        bool
+            Whether it does.
+        """
         return (
             self.left - margin < x < self.right + margin
             and self.top - margin < y < self.bottom + margin
         )
 
     def meets(self, other: Box) -> bool:
-        """Whether the two overlap."""
+        """Return whether two boxes overlap.
+
+        Parameters
+        ----------
+        other : Box
+            The other box.
+
+        Returns
+        -------
+        bool
+            Whether they do.
+        """
         return (
             self.left < other.right
             and other.left < self.right
@@ -91,38 +146,70 @@ class Box:
         )
 
 
-def place(
-    names: Sequence[Name],
+def place_labels(
+    labels: Sequence[Label],
     size: tuple[float, float],
     points: Sequence[tuple[float, float]],
     lines: Sequence[Sequence[tuple[float, float]]],
     taken: Sequence[Box] = (),
-) -> list[Place | None]:
-    """A place for each name, None for one left out. The needed ones choose first.
+) -> list[LabelOffset | None]:
+    """Choose an offset for each label; the needed ones choose first.
 
-    size: of the panel. points: their centres, those of the names among them. lines: through what
-    pixels. taken: boxes of other texts.
+    Parameters
+    ----------
+    labels : sequence of Label
+        The labels.
+    size : (float, float)
+        The width and height of the panel, in pixels.
+    points : sequence of (float, float)
+        The centres of all points, those of the labels among them, in pixels.
+    lines : sequence of sequence of (float, float)
+        The pixels that each line goes through.
+    taken : sequence of Box
+        The boxes of other texts.
+
+    Returns
+    -------
+    list of LabelOffset or None
+        The offset of each label; None for one that is left out.
+
+    Notes
+    -----
+    The cost is quadratic in the number of labels.
     """
     on_lines = [pixel for line in lines for pixel in _along(line)]
     boxes = list(taken)
-    places: list[Place | None] = [None] * len(names)
-    for index in sorted(range(len(names)), key=lambda i: not names[i].needed):
-        name = names[index]
+    offsets: list[LabelOffset | None] = [None] * len(labels)
+    for index in sorted(range(len(labels)), key=lambda i: not labels[i].needed):
+        label = labels[index]
         scored = [
-            (_cost(box_of(name, at), size, points, on_lines, boxes) + rank, rank)
-            for rank, at in enumerate(PLACES)
+            (_cost(box_of(label, at), size, points, on_lines, boxes) + rank, rank)
+            for rank, at in enumerate(OFFSETS)
         ]
         cost, rank = min(scored)
-        if name.needed or cost - rank <= _CROWDED:
-            places[index] = PLACES[rank]
-            boxes.append(box_of(name, PLACES[rank]))
-    return places
+        if label.needed or cost - rank <= _CROWDED:
+            offsets[index] = OFFSETS[rank]
+            boxes.append(box_of(label, OFFSETS[rank]))
+    return offsets
 
 
-def box_of(name: Name, at: Place) -> Box:
-    """What a text covers when it is put at a place."""
-    width = _CHARACTER * len(name.text)
-    x, y = name.x + at.dx, name.y + at.dy
+def box_of(label: Label, at: LabelOffset) -> Box:
+    """Return what a text covers when it is written at an offset.
+
+    Parameters
+    ----------
+    label : Label
+        The text and its point.
+    at : LabelOffset
+        The offset.
+
+    Returns
+    -------
+    Box
+        The box, from an estimate of the text's width.
+    """
+    width = _CHARACTER * len(label.text)
+    x, y = label.x + at.dx, label.y + at.dy
     left = {"left": x, "center": x - width / 2, "right": x - width}[at.align]
     top = {"top": y, "middle": y - _LINE / 2, "bottom": y - _LINE}[at.baseline]
     return Box(left, top, left + width, top + _LINE)
@@ -146,7 +233,7 @@ def _cost(
 
 
 def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Points of a polyline, 6 pixels apart or less."""
+    """Yield points of a polyline that are 6 pixels apart or less."""
     for (x0, y0), (x1, y1) in pairwise(line):
         n = 1 + int(max(abs(x1 - x0), abs(y1 - y0)) / 6)
         for step in range(n + 1):

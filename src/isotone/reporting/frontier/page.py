@@ -1,4 +1,4 @@
-"""The page of a frontier that was swept before: its chart, its data, the command."""
+"""The page of a frontier that was measured before: its chart, its data, the command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ _LEFT_OUT = ("arguments", "protocol")  # no scalars, or the same in all rows
 
 
 def frontier_page(points: Sequence[Mapping[str, Any]], *, title: str | None, command: str) -> Page:
-    """points: lines of points.jsonl. title: None takes one from the model."""
+    """Return the page of a frontier.
+
+    Parameters
+    ----------
+    points : sequence of dict
+        The lines of points.jsonl.
+    title : str or None
+        The title; None takes one from the model.
+    command : str
+        The command that makes the page again.
+
+    Returns
+    -------
+    Page
+        The page.
+    """
     protocol = points[0]["protocol"]
     title = title or f"{protocol['model']}: quality over size"
     figure = Figure(
         name="frontier",
         heading="The frontier",
-        look="Look for the lowest line at the size that fits.",
+        guide="Look for the lowest line at the size that fits.",
         caption="",
         chart=frontier_chart(points, title=title, caption=protocol_caption(points[0])),
         rows=[{key: point[key] for key in point if key not in _LEFT_OUT} for point in points],

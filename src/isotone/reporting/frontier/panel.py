@@ -15,10 +15,18 @@ WIDTH, HEIGHT = 540, 430  # pixels
 
 @dataclass(frozen=True)
 class Panel:
-    """A measure by its key in the points, over bits; bits are linear, values logarithmic.
+    """A panel of the frontier; bits are linear, values are logarithmic.
 
-    bits, domain: the parts of the axes that are shown. limit: points of larger values, which would
-    squash all others, lie at the upper edge instead.
+    Attributes
+    ----------
+    key : str
+        The key of the measure in the points.
+    title : str
+        The title of the vertical axis.
+    bits, domain : (float, float)
+        The parts of the horizontal and the vertical axis that are shown.
+    limit : float
+        Points of larger values, which would squash all others, lie at the upper edge.
     """
 
     key: str
@@ -28,11 +36,33 @@ class Panel:
     limit: float
 
     def level(self, value: float) -> float:
-        """The value at which to draw a point."""
+        """Return the value at which to draw a point.
+
+        Parameters
+        ----------
+        value : float
+            The measured value.
+
+        Returns
+        -------
+        float
+            A value that the axis shows.
+        """
         return edge_of(*self.domain) if value > self.limit else value
 
     def pixel(self, bits: float, value: float) -> tuple[float, float]:
-        """Where a point comes to lie, from the upper left corner."""
+        """Return where a point comes to lie.
+
+        Parameters
+        ----------
+        bits, value : float
+            The coordinates of the point.
+
+        Returns
+        -------
+        x, y : float
+            Pixels from the upper left corner of the panel.
+        """
         left, right = self.bits
         low, high = self.domain
         y = HEIGHT * (1 - math.log(self.level(value) / low) / math.log(high / low))
@@ -47,10 +77,26 @@ def fit_panel(
     limit: float,
     lines: Sequence[float] = (),
 ) -> Panel:
-    """The panel that shows all points with a positive value of `key` up to the limit.
+    """Return the panel that shows all points with a positive value up to a limit.
 
-    limit: where at least half of the points of kind swept are beyond it, it is raised to show them.
-    lines: further values to show.
+    Parameters
+    ----------
+    key : str
+        The key of the measure in the points.
+    title : str
+        The title of the vertical axis.
+    points : sequence of dict
+        The points.
+    limit : float
+        The largest value to show. Where at least half of the points of kind "swept" are beyond it,
+        it is raised to show them.
+    lines : sequence of float
+        Further values to show.
+
+    Returns
+    -------
+    Panel
+        The panel.
     """
     drawn = [point for point in points if is_drawn(point, key)]
     swept = [point[key] for point in drawn if point["kind"] == "swept"]
@@ -70,5 +116,18 @@ def fit_panel(
 
 
 def is_drawn(point: Mapping[str, Any], key: str) -> bool:
-    """Whether a point has a place on a logarithmic axis; the dense model is no point but a line."""
+    """Return whether a point has a place on a logarithmic axis; the dense model is a line instead.
+
+    Parameters
+    ----------
+    point : dict
+        The point.
+    key : str
+        The key of the measure.
+
+    Returns
+    -------
+    bool
+        Whether it has.
+    """
     return point["kind"] != "dense" and point[key] is not None and point[key] > 0

@@ -1,1 +1,1 @@
-"""A study's runs as charts and claims: plain records in, no model code."""
+"""The page of a study: runs as charts and tables, and what they have in common."""

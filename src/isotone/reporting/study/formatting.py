@@ -8,12 +8,12 @@ from typing import Any
 
 import altair as alt
 
-from isotone.reporting.study.families import category, corrected
-from isotone.reporting.study.runs import StudyRun
+from isotone.reporting.study.families import category, correction_text
+from isotone.reporting.study.runs import MeasuredRun
 
 Row = dict[str, Any]
 
-_TOLD = {
+_TOOLTIP_TITLES = {
     "edit": "edit",
     "correction": "correction",
     "layers": "layers",
@@ -26,20 +26,31 @@ _TOLD = {
     "spearman": "Spearman's rho of the codebook",
     "error": "relative error",
 }
-"""Of a run's tooltip."""
+"""The keys of a tooltip, and what they are called there."""
 
 
-def told(run: StudyRun) -> Row:
-    """A run's figures as text."""
+def tooltip_row(run: MeasuredRun) -> Row:
+    """Return the figures of a run as text.
+
+    Parameters
+    ----------
+    run : MeasuredRun
+        The run.
+
+    Returns
+    -------
+    dict of str to str
+        The texts by the keys of the tooltip.
+    """
     scaled = "" if run.at_error is None else f", scaled to error {run.at_error:g}"
     return {
         "edit": f"{run.variant}{scaled} ({category(run)})",
-        "correction": corrected(run.correction),
+        "correction": correction_text(run.correction),
         "layers": spans(run.layers),
         "matrices": ", ".join(run.types),
         "setting": f"{run.k}, {run.seed}",
-        "damage": times(run.damage),
-        "perplexity": shown(run.perplexity),
+        "damage": ratio_text(run.perplexity_ratio),
+        "perplexity": perplexity_text(run.perplexity),
         "kl": "–" if run.kl is None else f"{run.kl:.4f}",
         "top1": "–" if run.top1_agreement is None else f"{run.top1_agreement:.1%}",
         "spearman": "–" if run.spearman is None else f"{run.spearman:.3f}",
@@ -47,8 +58,19 @@ def told(run: StudyRun) -> Row:
     }
 
 
-def tabled(run: StudyRun) -> Row:
-    """A run's figures as a row of CSV; a collapsed model's are empty."""
+def csv_row(run: MeasuredRun) -> Row:
+    """Return the figures of a run as a row of CSV.
+
+    Parameters
+    ----------
+    run : MeasuredRun
+        The run.
+
+    Returns
+    -------
+    dict
+        The figures; None for those of a collapsed model.
+    """
     finite = run.perplexity < float("inf")
     return {
         "k": run.k,
@@ -63,7 +85,7 @@ def tabled(run: StudyRun) -> Row:
         "correction": run.correction,
         "keeps": category(run),
         "seed": run.seed,
-        "damage": run.damage if finite else None,
+        "damage": run.perplexity_ratio if finite else None,
         "perplexity": run.perplexity if finite else None,
         "unedited_perplexity": run.unedited,
         "kl": run.kl,
@@ -73,8 +95,19 @@ def tabled(run: StudyRun) -> Row:
     }
 
 
-def shown(value: float) -> str:
-    """A perplexity with as many digits as mean something."""
+def perplexity_text(value: float) -> str:
+    """Return a perplexity with as many digits as mean something.
+
+    Parameters
+    ----------
+    value : float
+        The perplexity, or infinity.
+
+    Returns
+    -------
+    str
+        The text.
+    """
     if value == float("inf"):
         return "not finite"
     if value >= 1e7:
@@ -82,8 +115,24 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
 
 
-def times(value: float) -> str:
-    """A multiple likewise."""
+def ratio_text(value: float) -> str:
+    """Return a multiple with as many digits as mean something.
+
+    Parameters
+    ----------
+    value : float
+        The multiple, or infinity.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Examples
+    --------
+    >>> ratio_text(1.0625), ratio_text(40.0), ratio_text(5000.0)
+    ('1.062', '40.0', '5,000')
+    """
     if value == float("inf"):
         return "not finite"
     if value >= 1e7:
@@ -93,7 +142,23 @@ def times(value: float) -> str:
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Numbers in ascending order, runs of three and more as first–last."""
+    """Return numbers in ascending order, three and more in a row as first–last.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The numbers.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Examples
+    --------
+    >>> spans([1, 2, 3, 7])
+    '1–3, 7'
+    """
     ordered = sorted(set(numbers))
     cuts = [i + 1 for i, (a, b) in enumerate(pairwise(ordered)) if b != a + 1]
     runs = [ordered[a:b] for a, b in pairwise([0, *cuts, len(ordered)])]
@@ -102,12 +167,12 @@ def spans(numbers: Sequence[int]) -> str:
     )
 
 
-def tooltips() -> list[alt.Tooltip]:
-    """Of a run."""
-    return [alt.Tooltip(f"{key}:N", title=title) for key, title in _TOLD.items()]
+def run_tooltips() -> list[alt.Tooltip]:
+    """Return the tooltip of a run."""
+    return [alt.Tooltip(f"{key}:N", title=title) for key, title in _TOOLTIP_TITLES.items()]
 
 
 def median_tooltips() -> list[alt.Tooltip]:
-    """Of a median."""
+    """Return the tooltip of a median."""
     named = {"family": "", "group": "", "damage": "median damage", "n": "runs"}
     return [alt.Tooltip(f"{key}:N", title=title or key) for key, title in named.items()]

@@ -1,7 +1,7 @@
-"""A panel of runs as points with lines through their medians.
+"""A panel of runs as points, with lines through their medians.
 
-As on the frontier, whatever is beyond the axis, a collapsed model above all, is a triangle at its
-upper edge.
+What is beyond the axis, a collapsed model above all, is a triangle at its upper edge, as on the
+frontier.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import altair as alt
 
-from isotone.reporting.study.formatting import Row, tooltips
+from isotone.reporting.study.formatting import Row, run_tooltips
 from isotone.reporting.study.grid import (
     HEIGHT,
     WIDTH,
@@ -33,10 +33,33 @@ UP, DOWN, RIGHT = "up", "down", "right"
 class LinePanel:
     """Runs as points, and lines over x through what is typical of them.
 
-    rows: with family, x, level, beyond and what the tooltips say; those of one `thread` are joined
-    by a thin line where `threads` is set. lines: with family, x and level; `detail` parts those of
-    one family. names: likewise, with a name to write beside. rules: levels with a name, dashed
-    across.
+    Attributes
+    ----------
+    name : str
+        The name of the panel, which must differ from those of other panels.
+    title : str or None
+        The title above it.
+    rows : sequence of dict
+        The points, with `family`, `x`, `level`, `beyond` and the texts of the tooltips.
+    lines : sequence of dict
+        What the lines go through, with `family`, `x` and `level`; `detail` separates lines of one
+        family.
+    x : altair.X
+        The horizontal channel.
+    y : altair.Y
+        The vertical channel.
+    channels : sequence of altair.Color, altair.Shape and altair.StrokeDash
+        The other channels; shapes are for points, dashes for lines.
+    rules : sequence of (float, str)
+        Levels with a name, drawn as dashed lines across the panel.
+    names : sequence of dict
+        Texts beside the lines, with `family`, `x`, `level` and `name`.
+    tips : sequence of altair.Tooltip
+        The tooltip of the points.
+    threads : bool
+        Whether the points of one `thread` are joined by a thin line.
+    size : int
+        The area of a point, in square pixels.
     """
 
     name: str
@@ -48,12 +71,27 @@ class LinePanel:
     channels: Sequence[Channel]
     rules: Sequence[tuple[float, str]] = ()
     names: Sequence[Row] = ()
-    tips: Sequence[alt.Tooltip] = field(default_factory=tooltips)
+    tips: Sequence[alt.Tooltip] = field(default_factory=run_tooltips)
     threads: bool = False
     size: int = 34
 
     def draw(self, legend: alt.Parameter, *, first: bool, size: tuple[int, int]) -> alt.LayerChart:
-        """The marks; legend: what a click on it chooses, added by the first panel of a chart."""
+        """Draw the panel.
+
+        Parameters
+        ----------
+        legend : altair.Parameter
+            What a click on the legend sets; the first panel of a chart adds it.
+        first : bool
+            Whether this is the first panel of its chart.
+        size : (int, int)
+            The width and height, in pixels.
+
+        Returns
+        -------
+        altair.LayerChart
+            The marks.
+        """
         # Dashes are for lines: a shape is for points.
         for_lines = [c for c in self.channels if not isinstance(c, alt.Shape)]
         for_points = [c for c in self.channels if not isinstance(c, alt.StrokeDash)]
@@ -120,7 +158,24 @@ class LinePanel:
 def line_grid(
     panels: Sequence[LinePanel], *, columns: int, height: int = HEIGHT, total: int = WIDTH
 ) -> alt.VConcatChart:
-    """Panels in rows of equal widths."""
+    """Draw panels of equal widths in rows.
+
+    Parameters
+    ----------
+    panels : sequence of LinePanel
+        The panels.
+    columns : int
+        The panels in a row.
+    height : int
+        The pixels of a panel from top to bottom.
+    total : int
+        The pixels of a row.
+
+    Returns
+    -------
+    altair.VConcatChart
+        The chart.
+    """
     width = panel_width(min(columns, len(panels)), total)
     legend = legend_choice()
     drawn = [

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isotone.reporting.findings.claims import claims
-from isotone.reporting.findings.equal_error import TOLERANCE, equal_errors, has_missed
-from isotone.reporting.findings.survival import ORDERS, grown, survivals
+from isotone.reporting.findings.equal_error import TOLERANCE, equal_errors, missed_error
+from isotone.reporting.findings.survival import ORDERS, growth_text, survivals
 from isotone.reporting.page import Page, Table
 from isotone.reporting.study.charts.collapse import collapse_figure
 from isotone.reporting.study.charts.dose import dose_figure
@@ -17,9 +17,9 @@ from isotone.reporting.study.charts.error import error_figure
 from isotone.reporting.study.charts.order import order_figure
 from isotone.reporting.study.charts.sensitivity import sensitivity_figure
 from isotone.reporting.study.charts.types import types_figure
-from isotone.reporting.study.families import CATEGORIES, corrected
-from isotone.reporting.study.formatting import times
-from isotone.reporting.study.runs import Record, StudyRun, edited, study_runs
+from isotone.reporting.study.families import CATEGORIES, correction_text
+from isotone.reporting.study.formatting import ratio_text
+from isotone.reporting.study.runs import JsonRecord, MeasuredRun, edited, study_runs
 
 _PAPER = "arXiv 2603.17917, Only relative ranks matter in weight-clustered large language models"
 
@@ -32,13 +32,25 @@ _FIGURES = {
     "drift": (drift_figure, "no layers were replaced one after another"),
     "error": (error_figure, "no layer was edited alone"),
 }
-"""Every chart by name, and what is the matter where it is not there."""
+"""Every chart by name, and why it may be missing."""
 
 
-def study_page(records: Sequence[Record], *, title: str | None, command: str) -> Page:
-    """All that a study's records say, on one page.
+def study_page(records: Sequence[JsonRecord], *, title: str | None, command: str) -> Page:
+    """Return everything that the records of a study say, on one page.
 
-    records: lines of runs.jsonl. title: None takes one from the model. command: makes it again.
+    Parameters
+    ----------
+    records : sequence of dict
+        The lines of runs.jsonl.
+    title : str or None
+        The title; None takes one from the model.
+    command : str
+        The command that makes the page again.
+
+    Returns
+    -------
+    Page
+        The page.
     """
     runs = study_runs(records)
     drawn = {name: draw(runs) for name, (draw, _) in _FIGURES.items()}
@@ -60,8 +72,8 @@ def study_page(records: Sequence[Record], *, title: str | None, command: str) ->
     )
 
 
-def _facts(records: Sequence[Record], runs: Sequence[StudyRun]) -> list[tuple[str, str]]:
-    """What was measured, on what, with what."""
+def _facts(records: Sequence[JsonRecord], runs: Sequence[MeasuredRun]) -> list[tuple[str, str]]:
+    """Return what was measured, on what, and with what."""
     protocols = Counter(run.protocol for run in runs)
     bases = {run.k: run.unedited for run in runs}
     seconds = sum(record["seconds"] for record in records)
@@ -86,12 +98,12 @@ def _facts(records: Sequence[Record], runs: Sequence[StudyRun]) -> list[tuple[st
     ]
 
 
-def _model(records: Sequence[Record]) -> str:
+def _model(records: Sequence[JsonRecord]) -> str:
     return Path(str(records[0]["provenance"].get("model", ""))).name or "A model"
 
 
-def _all(records: Sequence[Record], key: str, *, digits: int | None = None) -> str:
-    """What all records say, or each of what they say, under a key of their provenance."""
+def _all(records: Sequence[JsonRecord], key: str, *, digits: int | None = None) -> str:
+    """Return what all records have under a key of their provenance, or each of what they have."""
     found = dict.fromkeys(_said(record["provenance"].get(key)) for record in records)
     return " | ".join(text[:digits] for text in found)
 
@@ -104,7 +116,7 @@ def _said(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _claims_table(runs: Sequence[StudyRun]) -> Table:
+def _claims_table(runs: Sequence[MeasuredRun]) -> Table:
     return Table(
         heading="Claims",
         note="Middle and late layers are those from a third of the depth on. A layer counts once "
@@ -115,18 +127,18 @@ def _claims_table(runs: Sequence[StudyRun]) -> Table:
     )
 
 
-def _survival_table(runs: Sequence[StudyRun]) -> list[Table]:
-    """The claim on collapse, for each order, edit, correction and K."""
+def _survival_table(runs: Sequence[MeasuredRun]) -> list[Table]:
+    """Return the table of the claim on collapse, for each order, edit, correction and K."""
     rows = [
         [
             [f"{found.k}"],
             [ORDERS.get(found.order, found.order)],
             [found.variant],
-            [corrected(found.correction)],
-            [found.shown(found.median)],
-            [f"{found.shown(found.survivals[0])} to {found.shown(found.survivals[-1])}"],
+            [correction_text(found.correction)],
+            [found.layers_text(found.median)],
+            [" to ".join(map(found.layers_text, (found.survivals[0], found.survivals[-1])))],
             [f"{len(found.survivals)}"],
-            [grown(found.growth)],
+            [growth_text(found.growth)],
         ]
         for found in survivals(runs)
     ]
@@ -141,8 +153,8 @@ def _survival_table(runs: Sequence[StudyRun]) -> list[Table]:
     return [table] if rows else []
 
 
-def _error_table(runs: Sequence[StudyRun]) -> list[Table]:
-    """The claim on order and error, at each error."""
+def _error_table(runs: Sequence[MeasuredRun]) -> list[Table]:
+    """Return the table of the claim on order and error, for each error."""
     found = equal_errors(runs)
     used = [name for name in CATEGORIES if any(name in row.cells for row in found)]
     rows = []
@@ -150,7 +162,7 @@ def _error_table(runs: Sequence[StudyRun]) -> list[Table]:
         cells = [row.cells.get(name) for name in used]
         shown = [
             [
-                f"× {times(cell.damage)}"
+                f"× {ratio_text(cell.perplexity_ratio)}"
                 + ("" if cell.spearman is None else f" (rho {cell.spearman:.2f})")
             ]
             if cell
@@ -158,7 +170,7 @@ def _error_table(runs: Sequence[StudyRun]) -> list[Table]:
             for cell in cells
         ]
         rows.append([[f"{row.k}"], [f"{row.at_error:g}"], *shown])
-    n_missed = sum(map(has_missed, runs))
+    n_missed = sum(map(missed_error, runs))
     missed = (
         f" Left out: {n_missed} runs that missed their error by more than {TOLERANCE:.0%}."
         if n_missed

@@ -7,16 +7,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Record = Mapping[str, Any]
+JsonRecord = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class StudyRun:
-    """One edited model, measured; study.record tells what each figure is.
+class MeasuredRun:
+    """One edited model and what was measured of it, see `isotone.study.StudyRecord`.
 
-    n_layers: of the model. perplexity: infinite where no finite number came. unedited: the
-    perplexity of the same clustering before the edit. growth, cosine: of the residual stream after
-    each layer, None where not finite.
+    Attributes
+    ----------
+    k : int
+        The K of the clustering.
+    protocol : str
+        The protocol of the plan's grid.
+    layers : tuple of int
+        The edited layers, one or more.
+    n_layers : int
+        The number of layers of the model.
+    types : tuple of str
+        The types of the edited matrices.
+    edit : str
+        The name of the edit.
+    parameters : tuple of (str, float)
+        The parameters of the edit.
+    at_error : float or None
+        The relative error that the edit was scaled down to.
+    correction : str
+        The name of the correction.
+    order : str or None
+        The order of a progressive replacement.
+    seed : int
+        The seed.
+    keeps : frozenset of str
+        What the edit declares to keep.
+    spearman : float or None
+        The mean of Spearman's rho over the edited codebooks.
+    relative_error : float
+        The relative error of the edited weights.
+    kl, top1_agreement : float or None
+        The divergence and the agreement with the unedited model.
+    perplexity : float
+        The perplexity; infinite where no finite number came.
+    unedited : float
+        The perplexity of the same clustering before the edit.
+    growth, cosine : tuple of float or None
+        The growth and the cosine of the residual stream after each layer; None where not finite.
     """
 
     k: int
@@ -41,13 +76,13 @@ class StudyRun:
     cosine: tuple[float | None, ...]
 
     @property
-    def damage(self) -> float:
-        """Perplexity as a multiple of the unedited one; infinite where the model collapsed."""
+    def perplexity_ratio(self) -> float:
+        """Perplexity over the unedited one, "damage" on pages; infinite for a collapsed model."""
         return self.perplexity / self.unedited
 
     @property
     def layer(self) -> int:
-        """The one that was edited, of protocol layer."""
+        """The edited layer of a run of protocol "layer"."""
         return self.layers[0]
 
     @property
@@ -56,8 +91,19 @@ class StudyRun:
         return ", ".join([self.edit, *(f"{name} {value:g}" for name, value in self.parameters)])
 
 
-def study_runs(records: Sequence[Record]) -> list[StudyRun]:
-    """The edited runs whose clustering was measured unedited too, in their order."""
+def study_runs(records: Sequence[JsonRecord]) -> list[MeasuredRun]:
+    """Return the edited runs whose clustering was measured unedited too, in their order.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        The lines of runs.jsonl.
+
+    Returns
+    -------
+    list of MeasuredRun
+        The runs.
+    """
     unedited = {
         _clustering(record): _number(record["perplexity"])
         for record in records
@@ -67,16 +113,40 @@ def study_runs(records: Sequence[Record]) -> list[StudyRun]:
     return [study_run(record, base) for record, base in bases if base]
 
 
-def edited(records: Iterable[Record]) -> list[Record]:
-    """Those of kind edited."""
+def edited(records: Iterable[JsonRecord]) -> list[JsonRecord]:
+    """Return the records of edited runs.
+
+    Parameters
+    ----------
+    records : iterable of dict
+        The lines of runs.jsonl.
+
+    Returns
+    -------
+    list of dict
+        Those of kind "edited".
+    """
     return [record for record in records if record["kind"] == "edited"]
 
 
-def study_run(record: Record, unedited: float) -> StudyRun:
-    """One record; raises KeyError, TypeError or ValueError where it is no edited run."""
+def study_run(record: JsonRecord, unedited: float) -> MeasuredRun:
+    """Return the run of one record.
+
+    Parameters
+    ----------
+    record : dict
+        A line of runs.jsonl of kind "edited".
+    unedited : float
+        The perplexity of the same clustering before the edit.
+
+    Returns
+    -------
+    MeasuredRun
+        The run. A record of another kind raises KeyError, TypeError or ValueError.
+    """
     run, drift = record["run"], record["drift"]
     perplexity, at_error = _number(record["perplexity"]), _number(run["at_error"])
-    return StudyRun(
+    return MeasuredRun(
         k=int(record["k"]),
         protocol=str(run["protocol"]),
         layers=tuple(int(layer) for layer in run["layers"]) or _no_layers(),
@@ -100,8 +170,23 @@ def study_run(record: Record, unedited: float) -> StudyRun:
     )
 
 
-def single_layers(runs: Sequence[StudyRun], *, at_error: bool | None = False) -> list[StudyRun]:
-    """Runs of protocol layer; at_error: those scaled to an error, those as drawn, or (None) all."""
+def single_layers(
+    runs: Sequence[MeasuredRun], *, at_error: bool | None = False
+) -> list[MeasuredRun]:
+    """Return the runs of protocol "layer".
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+    at_error : bool or None
+        True for those that were scaled to an error, False for those as drawn, None for all.
+
+    Returns
+    -------
+    list of MeasuredRun
+        The runs.
+    """
     return [
         run
         for run in runs
@@ -109,24 +194,51 @@ def single_layers(runs: Sequence[StudyRun], *, at_error: bool | None = False) ->
     ]
 
 
-def by_size(runs: Sequence[StudyRun]) -> dict[int, list[StudyRun]]:
-    """Runs by K, the smallest first."""
+def by_k(runs: Sequence[MeasuredRun]) -> dict[int, list[MeasuredRun]]:
+    """Group runs by K, the smallest first.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs.
+
+    Returns
+    -------
+    dict of int to list of MeasuredRun
+        The runs by K.
+    """
     return {k: [run for run in runs if run.k == k] for k in sorted({run.k for run in runs})}
 
 
-def middle(damages: Iterable[float]) -> float:
-    """The median of multiples, of two middle ones their geometric mean; infinite ones count."""
-    ordered = sorted(damages)
+def geometric_median(ratios: Iterable[float]) -> float:
+    """Return the median of multiples; of two middle ones their geometric mean.
+
+    Parameters
+    ----------
+    ratios : iterable of float
+        Multiples, one or more; infinite ones count.
+
+    Returns
+    -------
+    float
+        The median.
+
+    Examples
+    --------
+    >>> geometric_median([1.0, 100.0])
+    10.0
+    """
+    ordered = sorted(ratios)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return low if low == high else math.sqrt(low) * math.sqrt(high)
 
 
-def _clustering(record: Record) -> tuple[int, str]:
+def _clustering(record: JsonRecord) -> tuple[int, str]:
     return int(record["k"]), str(record["clustering_hash"])
 
 
 def _number(value: object) -> float | None:
-    """A finite number or None; infinity and nan are what null stands for."""
+    """Return a finite number or None, which is what infinity and NaN become."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -11,16 +11,27 @@ from isotone.reporting.axis import LogAxis, fit_axis
 from isotone.reporting.figure import Figure
 from isotone.reporting.findings.survival import ORDERS, Replacement, replacements
 from isotone.reporting.study.families import family, family_scales
-from isotone.reporting.study.formatting import Row, tabled, told
+from isotone.reporting.study.formatting import Row, csv_row, tooltip_row
 from isotone.reporting.study.grid import log_channel
 from isotone.reporting.study.lines import UP, LinePanel, line_grid
-from isotone.reporting.study.runs import StudyRun, middle
+from isotone.reporting.study.runs import MeasuredRun, geometric_median
 
 MOST = 1000.0
 
 
-def collapse_figure(runs: Sequence[StudyRun]) -> Figure | None:
-    """A line for each edit and correction; columns are orders of replacement, rows are K."""
+def collapse_figure(runs: Sequence[MeasuredRun]) -> Figure | None:
+    """Draw a line for each edit and correction; columns are orders of replacement, rows are K.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+
+    Returns
+    -------
+    Figure or None
+        The chart with its texts; None where no run belongs on it.
+    """
     found = replacements(runs)
     if not found:
         return None
@@ -42,19 +53,19 @@ def collapse_figure(runs: Sequence[StudyRun]) -> Figure | None:
     return Figure(
         name="collapse",
         heading="Progressive replacement",
-        look="Look for how many layers can be replaced before a line crosses the upper dashed one, "
-        "twice the unedited perplexity, with and without correction.",
+        guide="Look for how many layers can be replaced before a line crosses the upper dashed "
+        "one, twice the unedited perplexity, with and without correction.",
         caption="Thin lines are seeds, thick ones their median for as long as half of them go on; "
         "a sequence ends soon after it has collapsed. Triangles at the upper edge lie beyond "
         f"{MOST:,.0f} times the unedited perplexity, or gave no finite number.",
         chart=line_grid(panels, columns=len(orders), height=300),
-        rows=[tabled(run) for run in all_runs],
+        rows=[csv_row(run) for run in all_runs],
     )
 
 
 def _panel(
     own: Sequence[Replacement],
-    all_runs: Sequence[StudyRun],
+    all_runs: Sequence[MeasuredRun],
     axis: LogAxis,
     cell: tuple[int, str],
     most: int,
@@ -84,11 +95,11 @@ def _panel(
 
 
 def _rows(sequence: Replacement, number: int, axis: LogAxis) -> list[Row]:
-    """A thin line from the unedited model on."""
+    """Return the points of one sequence, which a thin line joins."""
     name = family(sequence.runs[0])
     return [
         {
-            **told(run),
+            **tooltip_row(run),
             "family": name,
             "thread": number,
             "x": len(run.layers),
@@ -106,14 +117,14 @@ def _medians(own: Sequence[Replacement], axis: LogAxis) -> list[Row]:
         base = mine[0].runs[0].unedited
         rows.append({"family": name, "x": 0, "level": axis.level(base)})
         for n in sorted({len(run.layers) for sequence in mine for run in sequence.runs}):
-            typical = _typical([sequence.damage_at(n) for sequence in mine])
+            typical = _typical([sequence.ratio_at(n) for sequence in mine])
             if typical is None:
                 break
             rows.append({"family": name, "x": n, "level": axis.level(typical * base)})
     return rows
 
 
-def _typical(damages: Sequence[float | None]) -> float | None:
-    """The median, or None where it is one of those that have ended (None), and so collapsed."""
-    typical = middle(math.inf if damage is None else damage for damage in damages)
-    return None if typical == math.inf and None in damages else typical
+def _typical(ratios: Sequence[float | None]) -> float | None:
+    """Return the median; None where it is a sequence that has ended, and so had collapsed."""
+    typical = geometric_median(math.inf if ratio is None else ratio for ratio in ratios)
+    return None if typical == math.inf and None in ratios else typical

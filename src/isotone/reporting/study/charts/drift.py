@@ -12,11 +12,11 @@ import altair as alt
 from isotone.reporting.axis import LogAxis, fit_axis
 from isotone.reporting.figure import Figure
 from isotone.reporting.findings.survival import ORDERS
-from isotone.reporting.study.families import corrected, family, family_scales
+from isotone.reporting.study.families import correction_text, family, family_scales
 from isotone.reporting.study.formatting import Row
 from isotone.reporting.study.grid import log_channel
 from isotone.reporting.study.lines import DOWN, UP, LinePanel, line_grid
-from isotone.reporting.study.runs import StudyRun
+from isotone.reporting.study.runs import MeasuredRun
 
 MOST = 100.0
 """Times the unedited RMS: what the axis shows."""
@@ -26,18 +26,32 @@ _TEXT_HEIGHT = 0.055  # of a panel's
 
 @dataclass(frozen=True)
 class _Stream:
-    """Medians over seeds after each layer; infinite growth and no cosine where not finite."""
+    """Medians over seeds after each layer.
+
+    Where the stream is not finite, growth is infinite and cosine is None.
+    """
 
     order: str
     family: str
     n_replaced: int
-    runs: tuple[StudyRun, ...]
+    runs: tuple[MeasuredRun, ...]
     growth: tuple[float, ...]
     cosine: tuple[float | None, ...]
 
 
-def drift_figure(runs: Sequence[StudyRun]) -> Figure | None:
-    """Growth and cosine side by side, a row for each order of replacement."""
+def drift_figure(runs: Sequence[MeasuredRun]) -> Figure | None:
+    """Draw growth and cosine side by side, a row for each order of replacement.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+
+    Returns
+    -------
+    Figure or None
+        The chart with its texts; None where no run belongs on it.
+    """
     found = _compared([run for run in runs if run.protocol == "progressive"])
     k = max((run.k for run in found), default=0)
     streams = _streams(found)
@@ -53,7 +67,7 @@ def drift_figure(runs: Sequence[StudyRun]) -> Figure | None:
     return Figure(
         name="drift",
         heading="Drift of the residual stream",
-        look="Look for growth that builds up along depth without correction, and how much of it a "
+        guide="Look for growth that builds up along depth without correction, and how much of it a "
         "correction takes away.",
         caption=f"K = {k}. Medians over seeds; the number beside a line is how many layers were "
         "replaced: one, a few, and the last that were measured. Growth is each token's RMS, edited "
@@ -64,10 +78,10 @@ def drift_figure(runs: Sequence[StudyRun]) -> Figure | None:
     )
 
 
-def _compared(runs: Sequence[StudyRun]) -> list[StudyRun]:
-    """Those of the largest K, without correction and with moments restored where both are there.
+def _compared(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
+    """Return the runs of the largest K, uncorrected and with moments restored where both are there.
 
-    More corrections would be more lines than a panel can bear.
+    More corrections would be more lines than a panel can hold.
     """
     k = max((run.k for run in runs), default=0)
     found = [run for run in runs if run.k == k]
@@ -77,8 +91,8 @@ def _compared(runs: Sequence[StudyRun]) -> list[StudyRun]:
     return found
 
 
-def _streams(runs: Sequence[StudyRun]) -> list[_Stream]:
-    grouped: dict[tuple[str, str, int], list[StudyRun]] = {}
+def _streams(runs: Sequence[MeasuredRun]) -> list[_Stream]:
+    grouped: dict[tuple[str, str, int], list[MeasuredRun]] = {}
     for run in runs:
         key = run.order or "", family(run), len(run.layers)
         grouped.setdefault(key, []).append(run)
@@ -93,28 +107,30 @@ def _streams(runs: Sequence[StudyRun]) -> list[_Stream]:
 
 
 def _few(numbers: set[int]) -> set[int]:
-    """The first, the last, and one between them, about as many times the one as the other."""
+    """Return the first, the last, and the one nearest to their geometric mean."""
     first, last = min(numbers), max(numbers)
     between = min(numbers, key=lambda n: abs(math.log(n * n / (first * last))))
     return {first, between, last}
 
 
-def _growth(run: StudyRun) -> list[float]:
+def _growth(run: MeasuredRun) -> list[float]:
     return [math.inf if value is None else value for value in run.growth]
 
 
-def _over(runs: Sequence[StudyRun], figure: Callable[[StudyRun], list[float]]) -> tuple[float, ...]:
+def _over(
+    runs: Sequence[MeasuredRun], figure: Callable[[MeasuredRun], list[float]]
+) -> tuple[float, ...]:
     return tuple(statistics.median_high(values) for values in zip(*map(figure, runs), strict=True))
 
 
-def _cosines(runs: Sequence[StudyRun]) -> tuple[float | None, ...]:
+def _cosines(runs: Sequence[MeasuredRun]) -> tuple[float | None, ...]:
     columns = zip(*(run.cosine for run in runs), strict=True)
     found = [[value for value in values if value is not None] for values in columns]
     return tuple(statistics.median(values) if values else None for values in found)
 
 
 def _growth_panel(
-    own: Sequence[_Stream], runs: Sequence[StudyRun], axis: LogAxis, order: str
+    own: Sequence[_Stream], runs: Sequence[MeasuredRun], axis: LogAxis, order: str
 ) -> LinePanel:
     field, ticks, scale = log_channel(axis, "RMS, times the unedited")
     rows = [
@@ -128,7 +144,7 @@ def _growth_panel(
     return _panel(f"growth_{order}", title, rows, y, runs, lambda level: math.log(level) / height)
 
 
-def _cosine_panel(own: Sequence[_Stream], runs: Sequence[StudyRun], order: str) -> LinePanel:
+def _cosine_panel(own: Sequence[_Stream], runs: Sequence[MeasuredRun], order: str) -> LinePanel:
     found = [value for stream in own for value in stream.cosine if value is not None]
     low = min(0.0, *found, 0.0)
     rows = [
@@ -147,10 +163,10 @@ def _panel(
     title: str,
     rows: Sequence[Row],
     y: alt.Y,
-    runs: Sequence[StudyRun],
+    runs: Sequence[MeasuredRun],
     place: Callable[[float], float],
 ) -> LinePanel:
-    """place: where a level lies, in heights of the panel."""
+    """Return a panel; `place` gives where a level lies, in heights of the panel."""
     n_layers = max(run.n_layers for run in runs)
     x = alt.X(
         "x:Q",
@@ -183,7 +199,7 @@ def _panel(
 
 
 def _names(ends: Sequence[Row], place: Callable[[float], float]) -> list[Row]:
-    """How many layers were replaced, beside the ends of lines; one text where ends meet."""
+    """Return the numbers of replaced layers beside the ends of lines; one text where ends meet."""
     names: list[Row] = []
     for row in sorted(ends, key=lambda row: (row["level"], row["detail"])):
         if names and place(row["level"]) - place(names[-1]["level"]) < _TEXT_HEIGHT:
@@ -216,7 +232,7 @@ def _tabled(stream: _Stream, k: int) -> list[Row]:
             "k": k,
             "order": stream.order,
             "edit": run.variant,
-            "correction": corrected(run.correction),
+            "correction": correction_text(run.correction),
             "n_replaced": stream.n_replaced,
             "n_seeds": len(stream.runs),
             "layer": layer,

@@ -1,4 +1,4 @@
-"""Order or size of the error: damage over relative L2 error, the controls marked."""
+"""Order or size of the error: the added perplexity over the relative L2 error of the weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import altair as alt
 from isotone.reporting.axis import LogAxis, fit_axis
 from isotone.reporting.figure import Figure
 from isotone.reporting.study.families import category, category_scale, legend_below
-from isotone.reporting.study.formatting import Row, tabled, told
+from isotone.reporting.study.formatting import Row, csv_row, tooltip_row
 from isotone.reporting.study.grid import log_channel
 from isotone.reporting.study.lines import RIGHT, UP, Channel, LinePanel, line_grid
-from isotone.reporting.study.runs import StudyRun, middle, single_layers
+from isotone.reporting.study.runs import MeasuredRun, geometric_median, single_layers
 
 MOST, LEAST = 1e5, 3e-3
 """What the axis of added perplexity shows, in times the unedited one."""
@@ -29,8 +29,19 @@ _KINDS = {
 }
 
 
-def error_figure(runs: Sequence[StudyRun]) -> Figure | None:
-    """A panel for each layer (and K) whose runs were scaled to equal errors, else one for all."""
+def error_figure(runs: Sequence[MeasuredRun]) -> Figure | None:
+    """Draw a panel for each layer and K whose runs were scaled to equal errors, else one for all.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        The runs of a study.
+
+    Returns
+    -------
+    Figure or None
+        The chart with its texts; None where no run belongs on it.
+    """
     found = single_layers(runs, at_error=None)
     if not found:
         return None
@@ -52,7 +63,7 @@ def error_figure(runs: Sequence[StudyRun]) -> Figure | None:
     return Figure(
         name="error",
         heading="Order or size of the error?",
-        look="Look at one relative error, from bottom to top: if colours lie apart there, what is "
+        guide="Look at one relative error, from bottom to top: if colours lie apart there, what is "
         "kept matters; if all colours share one band, the size of the error explains the damage.",
         caption="Each point is one run with one layer edited; lines go through the medians of one "
         "edit, scaled to relative L2 errors of the weights; each lies at the error it reached. "
@@ -61,19 +72,19 @@ def error_figure(runs: Sequence[StudyRun]) -> Figure | None:
         f"lower edge add less than {LEAST:.1%}; triangles lie beyond an axis, or gave no finite "
         "number.",
         chart=line_grid(panels, columns=columns, height=400 if columns < 3 else 330, total=1040),
-        rows=[tabled(run) for run in chosen],
+        rows=[csv_row(run) for run in chosen],
     )
 
 
-def _cells(runs: Sequence[StudyRun]) -> list[tuple[int, int]] | None:
-    """K and layer of each panel; None for one panel of all runs."""
+def _cells(runs: Sequence[MeasuredRun]) -> list[tuple[int, int]] | None:
+    """Return K and layer of each panel; None for one panel of all runs."""
     scaled = sorted({(run.k, run.layer) for run in runs if run.at_error is not None})
     return scaled if 0 < len(scaled) <= _MOST_PANELS else None
 
 
 def _panel(
-    own: Sequence[StudyRun],
-    chosen: Sequence[StudyRun],
+    own: Sequence[MeasuredRun],
+    chosen: Sequence[MeasuredRun],
     axes: tuple[LogAxis, LogAxis],
     title: str,
     index: int,
@@ -110,21 +121,21 @@ _LABELS = (
 )
 
 
-def _added(run: StudyRun) -> float:
-    """Perplexity that the edit added, in times the unedited one; may be negative."""
-    return run.damage - 1
+def _added(run: MeasuredRun) -> float:
+    """Return the perplexity that the edit added, over the unedited one; it may be negative."""
+    return run.perplexity_ratio - 1
 
 
-def _kind(run: StudyRun) -> str:
+def _kind(run: MeasuredRun) -> str:
     if run.at_error is not None:
         return "scaled"
     return run.correction if run.correction in _KINDS else "other"
 
 
-def _row(run: StudyRun, x_axis: LogAxis, y_axis: LogAxis) -> Row:
+def _row(run: MeasuredRun, x_axis: LogAxis, y_axis: LogAxis) -> Row:
     aside = RIGHT if x_axis.is_beyond(run.relative_error) else ""
     return {
-        **told(run),
+        **tooltip_row(run),
         "family": category(run),
         "kind": _KINDS[_kind(run)][0],
         "x": x_axis.level(run.relative_error),
@@ -133,8 +144,8 @@ def _row(run: StudyRun, x_axis: LogAxis, y_axis: LogAxis) -> Row:
     }
 
 
-def _lines(runs: Sequence[StudyRun], x_axis: LogAxis, y_axis: LogAxis) -> list[Row]:
-    by_place: dict[tuple[str, str, float], list[StudyRun]] = {}
+def _lines(runs: Sequence[MeasuredRun], x_axis: LogAxis, y_axis: LogAxis) -> list[Row]:
+    by_place: dict[tuple[str, str, float], list[MeasuredRun]] = {}
     for run in runs:
         if run.at_error is not None:
             place = run.variant, run.correction, run.at_error
@@ -143,19 +154,19 @@ def _lines(runs: Sequence[StudyRun], x_axis: LogAxis, y_axis: LogAxis) -> list[R
         {
             "family": category(own[0]),
             "detail": f"{variant} {correction}",
-            "x": x_axis.level(middle(run.relative_error for run in own)),
+            "x": x_axis.level(geometric_median(run.relative_error for run in own)),
             "level": y_axis.level(_typical(own)),
         }
         for (variant, correction, _), own in by_place.items()
     ]
 
 
-def _typical(runs: Sequence[StudyRun]) -> float:
-    damage = middle(run.damage for run in runs)
-    return damage - 1 if damage < math.inf else math.inf
+def _typical(runs: Sequence[MeasuredRun]) -> float:
+    ratio = geometric_median(run.perplexity_ratio for run in runs)
+    return ratio - 1 if ratio < math.inf else math.inf
 
 
-def _channels(runs: Sequence[StudyRun]) -> list[Channel]:
+def _channels(runs: Sequence[MeasuredRun]) -> list[Channel]:
     kinds = [_KINDS[kind] for kind in _KINDS if any(_kind(run) == kind for run in runs)]
     scale = alt.Scale(domain=[name for name, _ in kinds], range=[shape for _, shape in kinds])
     return [
