@@ -54,16 +54,12 @@ def test_an_unknown_name_is_an_attribute_error():
 @pytest.mark.skipif(missing(*TRAINING, *CHARTS, "ray"), reason="some of the modules need extras")
 def test_no_module_hides_a_public_name():
     """Importing a subpackage sets an attribute of isotone: it must not be a function's name."""
-    program = (
-        "import importlib, isotone, pkgutil, types\n"
-        "for found in pkgutil.walk_packages(isotone.__path__, 'isotone.'):\n"
-        "    importlib.import_module(found.name)\n"
-        "for name, home in isotone._HOMES.items():\n"
-        "    value = getattr(isotone, name)\n"
-        "    assert not isinstance(value, types.ModuleType), name\n"
-        "    assert value is getattr(importlib.import_module(home), name), name\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    for found in pkgutil.walk_packages(isotone.__path__, "isotone."):
+        importlib.import_module(found.name)
+    for name, home in isotone._HOMES.items():
+        value = getattr(isotone, name)
+        assert not isinstance(value, ModuleType), name
+        assert value is getattr(importlib.import_module(home), name)
 
 
 def test_folders_have_names_of_their_own():
