@@ -1,6 +1,6 @@
 """What `make docs` checks beyond what MkDocs does by itself.
 
-Every public name of `isotone` has a page under docs/api and a docstring that describes all of its
+Every public name of `isotone` has an entry in docs and a docstring that describes all of its
 parameters, and so have the public methods of its classes. The links of the Markdown files outside
 docs/ lead somewhere. Whatever is wrong is logged as a warning, which `mkdocs build --strict` turns
 into a failure.
@@ -25,7 +25,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 def on_pre_build(config):
     """Check the public names and the links; MkDocs calls this before it builds."""
-    check_reference(Path(config["docs_dir"]) / "api")
+    check_reference(Path(config["docs_dir"]))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"):
         check_links(path)
 
@@ -34,11 +34,11 @@ def check_reference(folder):
     """Check that exactly the public names have an entry, and that each is described."""
     package = griffe.load("isotone", search_paths=[ROOT / "src"], allow_inspection=False)
     public = public_names(ROOT / "src" / "isotone" / "__init__.py")
-    shown = {name for page in folder.glob("*.md") for name in DIRECTIVE.findall(page.read_text())}
+    shown = {name for page in folder.rglob("*.md") for name in DIRECTIVE.findall(page.read_text())}
     for name in sorted(public - shown):
-        LOG.warning("isotone.%s is public, and no page in docs/api shows it", name)
+        LOG.warning("isotone.%s is public, and no page in docs shows it", name)
     for name in sorted(shown - public):
-        LOG.warning("docs/api shows isotone.%s, which is not a public name", name)
+        LOG.warning("docs shows isotone.%s, which is not a public name", name)
     for name in sorted(public & shown):
         check_described(f"isotone.{name}", package[name])
 

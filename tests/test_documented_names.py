@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 IMPORT = re.compile(r"^\s*(?:>>> )?(from isotone\S* import .*|import isotone\S*(?: as \w+)?)")
 NAME = re.compile(r"(?<![\w./-])isotone\.([A-Za-z_]\w*)(?:\.([A-Za-z_]\w*))?")
-FILES = {"json"}  # isotone.json is a file
+FILES = {"json", "sources", "methods"}  # isotone.json is a file, the others are entry points
 RUNS = re.compile(r"python\S* (?:\S+ )*-m isotone|-m isotone\.cli\.main")
 
 

@@ -6,10 +6,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import isotone
+from isotone.checkpoint.source.registry import forget_source
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MOST_LINES = 40
+MOST_LINES = 45
 DEMO = "demo.py"  # `make demo` runs it: it downloads a model
 
 
@@ -53,6 +57,18 @@ def test_edit_codebooks(run, language_models):
     assert [line.split(", ")[1] for line in lines[1:]] == 2 * ["keeps the order"] + 2 * [
         "breaks the order"
     ]
+
+
+def test_numpy_source(run, tmp_path):
+    (tmp_path / "model").mkdir()
+    weights = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
+    np.save(tmp_path / "model" / "layers.0.up_proj.weight.npy", weights)
+    try:
+        printed = run("numpy_source.py", tmp_path / "model", tmp_path / "out")
+        assert isotone.verify(tmp_path / "out", against=tmp_path / "model").ok
+    finally:
+        forget_source("numpy")
+    assert "bits_per_weight" in printed
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

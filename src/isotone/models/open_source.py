@@ -106,12 +106,14 @@ def _is_hub_id(model: str, path: Path) -> bool:
     return not looks_local and _HUB_ID.fullmatch(model) is not None and not path.exists()
 
 
-@register_source("hub", accepts=_is_hub_id)
+@register_source("hub", accepts=_is_hub_id, fallback=True)
 def _open_hub_id(model: str, path: Path) -> Source:  # noqa: ARG001 (no path)
     return ModelDirectory(download(model))
 
 
-@register_source("gguf", accepts=lambda _, path: path.suffix == ".gguf" and path.is_file())
+@register_source(
+    "gguf", accepts=lambda _, path: path.suffix == ".gguf" and path.is_file(), fallback=True
+)
 def _open_gguf(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
     if is_remote(path):
         raise InputError(f"{path}: GGUF is read from this machine's disks alone; fetch it first")
@@ -121,13 +123,15 @@ def _open_gguf(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says
 
 
 @register_source(
-    "safetensors", accepts=lambda _, path: path.suffix == ".safetensors" and path.is_file()
+    "safetensors",
+    accepts=lambda _, path: path.suffix == ".safetensors" and path.is_file(),
+    fallback=True,
 )
 def _open_safetensors(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
     return SingleFile(path)
 
 
-@register_source("directory", accepts=lambda _, path: path.is_dir())
+@register_source("directory", accepts=lambda _, path: path.is_dir(), fallback=True)
 def _open_directory(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
     return ModelDirectory(path)
 

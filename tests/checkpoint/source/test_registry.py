@@ -93,6 +93,17 @@ def test_the_kind_that_was_registered_last_is_asked_first(tmp_path):
     assert len(opened) == 1
 
 
+def test_a_fallback_is_asked_last_whenever_it_was_registered(tmp_path):
+    """isotone's own kinds are registered when a model is first opened: after those of a caller."""
+    register_source("mine", accepts=lambda _, path: path.is_dir())(ModelDirectory)
+    register_source("late", accepts=lambda _, path: path.is_dir(), fallback=True)(ModelDirectory)
+    try:
+        assert registry.find_kind(str(tmp_path), tmp_path).name == "mine"
+    finally:
+        forget_source("mine")
+        forget_source("late")
+
+
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Make entry points of a package of this name, whose module has some text."""

@@ -38,17 +38,22 @@ class SourceKind:
         Given the user's text and the path that it leads to: whether this kind opens it.
     open : callable
         Given the same two: opens it.
+    fallback : bool
+        Whether it is asked only if no other kind accepts.
     """
 
     name: str
     accepts: Accepts
     open: Open
+    fallback: bool = False
 
 
 _kinds: dict[str, SourceKind] = {}
 
 
-def register_source(name: str, *, accepts: Accepts) -> Callable[[Open], Open]:
+def register_source(
+    name: str, *, accepts: Accepts, fallback: bool = False
+) -> Callable[[Open], Open]:
     """Register the function that opens a kind of source, as a decorator.
 
     The kind that was registered last is asked first, so that a package can take over what isotone
@@ -62,6 +67,9 @@ def register_source(name: str, *, accepts: Accepts) -> Callable[[Open], Open]:
         `accepts(model, path)` returns whether this kind opens what the user gave: `model` is the
         user's text, `path` is where it leads (a `pathlib.Path`, or one of universal_pathlib for a
         URL). It must be quick, and must not raise.
+    fallback : bool
+        Whether the kind is asked only if no other accepts. isotone's own kinds are such, because
+        they are registered when a model is first opened, after those of the caller.
 
     Returns
     -------
@@ -80,7 +88,7 @@ def register_source(name: str, *, accepts: Accepts) -> Callable[[Open], Open]:
 
     def register(open_: Open) -> Open:
         _kinds.pop(name, None)
-        _kinds[name] = SourceKind(name, accepts, open_)
+        _kinds[name] = SourceKind(name, accepts, open_, fallback)
         return open_
 
     return register
@@ -118,7 +126,9 @@ def find_kind(model: str, path: Path) -> SourceKind | None:
         If a package's module under `isotone.sources` cannot be imported.
     """
     _load_entry_points()
-    return next((kind for kind in reversed(_kinds.values()) if kind.accepts(model, path)), None)
+    kinds = list(reversed(_kinds.values()))
+    kinds.sort(key=lambda kind: kind.fallback)
+    return next((kind for kind in kinds if kind.accepts(model, path)), None)
 
 
 @cache
