@@ -25,7 +25,7 @@ import numpy as np
 from baselines.rank_coders import RANS, Chunk, Coder, Ranks, coders, rans
 from inputs.smollm2_dense import DEFAULT, smollm2_dense
 from isotone.checkpoint.source.source import Source
-from isotone.core.clustering.kmeans import MAX_K
+from isotone.core.clustering.solver import MAX_K
 from isotone.core.fit import fit
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Silent

@@ -25,9 +25,10 @@ from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
 from isotone.codec.packed import CHUNK_WEIGHTS, PackedLayout, PackedReader, encode_chunk
 from isotone.core.clustering.outliers import Protection
-from isotone.core.fit import Fit, count, fit
+from isotone.core.counting import refine
+from isotone.core.fit import Fit, fit
 from isotone.core.float_format import FloatFormat
-from isotone.core.histogram import refine
+from isotone.core.matrix import summarise_matrix
 from isotone.core.scales.balancing import ScaleRule, choose_scales
 from isotone.models.open_source import open_source
 from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
@@ -121,13 +122,12 @@ def _fit(source: Source, plan: Clustered, clock: _Clock) -> Fit:
     with clock("of count: balance"):
         choose_scales(matrix.rows, matrix.shape, matrix.float_format, settings.scale)
     with clock("of fit: count"):
-        points = count(matrix, settings.scale).points
+        histogram = summarise_matrix(matrix, settings.scale).histogram
     with clock("of fit: solve"):
         settings.method.assign(
-            points,
-            8 * matrix.float_format.itemsize,
-            matrix.n_chunks,
-            lambda points, at: refine(points, matrix.rows, at),
+            histogram,
+            matrix.rate,
+            split=lambda histogram, at: refine(histogram, matrix.rows, at),
         )
     with clock("fit"):
         found = fit(matrix, settings.scale, settings.method)

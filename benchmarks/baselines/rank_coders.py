@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from isotone import _native
 from isotone.codec import packed
 from isotone.codec.packed import PackedLayout, PackedReader
-from isotone.core.clustering.entropy import entropy_bits
+from isotone.core.rate import entropy_bits, rank_bits
 
 RANS = "isotone's rANS"
 
@@ -94,14 +94,14 @@ def by_chunk(name: str, encode: Callable[..., Any], decode: Callable[..., Bytes]
 
 def pack(ranks: Bytes, k: int) -> Bytes:
     """Pack ranks below k at a fixed width, which rANS falls back to."""
-    out = np.empty((len(ranks) * packed.rank_bits(k) + 7) // 8, np.uint8)
-    _native.pack(ranks, packed.rank_bits(k), out)
+    out = np.empty((len(ranks) * rank_bits(k) + 7) // 8, np.uint8)
+    _native.pack(ranks, rank_bits(k), out)
     return out
 
 
 def unpack(data: Bytes, k: int, out: Bytes) -> Bytes:
     """Unpack ranks below k of a fixed width into out."""
-    _native.unpack(data, packed.rank_bits(k), out)
+    _native.unpack(data, rank_bits(k), out)
     return out
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from isotone.codec.packed import rank_bits
 from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.float_format import FloatFormat
+from isotone.core.rate import rank_bits
 from isotone.core.values import Values
 from isotone.models.packed.ranks import pack_rows
 from isotone.models.packed.weight import ClusteredWeight

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isotone import _native
-from isotone.codec.packed import PackedLayout, PackedReader, encode_chunk, rank_bits
+from isotone.codec.packed import PackedLayout, PackedReader, encode_chunk
 from isotone.core.float_format import FloatFormat
+from isotone.core.rate import rank_bits
 from isotone.errors import FormatError
 from tests.builders import second_reader
 

@@ -62,7 +62,7 @@ def test_centroids_in_json(name, pair, isotone):
     assert places == list(np.ndindex(before.reshape(-1, 3).shape))
     assert [c["before"] for c in row["centroids"]] == before.reshape(-1).tolist()
     assert [c["after"] for c in row["centroids"]] == after.reshape(-1).tolist()
-    assert [c["moved"] for c in row["centroids"]] == Movement(before, after).gaps.reshape(
+    assert [c["moved"] for c in row["centroids"]] == Movement(before, after).spacings.reshape(
         -1
     ).tolist()
     alone = isotone("inspect", pair.base, "--tensor", name, "--json").json

@@ -9,11 +9,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from isotone.codec.arrays import SUFFIXES, StoredArray, from_arrays
+from isotone.codec.arrays import SUFFIXES, StoredArray
 from isotone.errors import InputError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
+from tests.builders.arrays import tensor_of_arrays
 
 SMALL = {
     "hidden_size": 64,
@@ -128,7 +129,7 @@ def clustered_weights(directory):
                 arrays[suffix] = StoredArray(record["dtype"], patterns)
             elif array is not None:
                 arrays[suffix] = StoredArray(views[array.dtype], array.numpy())
-        dense[record["name"]] = torch.from_numpy(from_arrays(arrays, record["name"]).dense())
+        dense[record["name"]] = torch.from_numpy(tensor_of_arrays(arrays, record["name"]).dense())
     return dense
 
 

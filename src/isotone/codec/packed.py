@@ -1,10 +1,10 @@
-"""Assignments as bytes: chunks that decode by themselves, each in the smaller of two codings.
+"""Ranks as bytes: chunks that decode independently, each in the smaller of two codings.
 
 The layout is specified in docs/format.md. A chunk holds the ranks of a run of weights of one
-matrix, either at a fixed width or as rANS with its own frequencies, so that parts of a tensor can
-be decoded in parallel and by range, and rows whose ranks are spread differently are coded by what
-they hold. Everything in a header is checked against the bytes that are there before anything is
-allocated.
+matrix, either at a fixed width or coded by rANS with its own frequencies. So parts of a tensor can
+be decoded in parallel and by range, and rows whose ranks are distributed differently are coded by
+what they hold. Everything in a header is checked against the bytes that are there before anything
+is allocated.
 """
 
 from __future__ import annotations
@@ -19,16 +19,23 @@ from numpy.typing import NDArray
 
 from isotone import _native
 from isotone.core.float_format import FloatFormat
+from isotone.core.rate import (
+    CHUNK_ENTRY_BYTES,
+    fixed_width_bytes,
+    packed_header_bytes,
+    rank_bits,
+    rans_head_bytes,
+)
 from isotone.errors import FormatError
 
 CHUNK_WEIGHTS = 1 << 18
-"""Weights a chunk when isotone writes; a reader takes what the header says."""
+"""Weights in a chunk when isotone writes; a reader takes what the header says."""
 
 ALIGNMENT = 8
 """Packed bytes are padded to a multiple of this, so that arrays behind them stay aligned."""
 
 MAX_AXES = 8
-"""Axes that a header has room for."""
+"""The number of axes that a header has room for."""
 
 _MAGIC = b"ISOT"
 _LAYOUT = 1
@@ -37,16 +44,24 @@ _FORMAT_CODES = {FloatFormat.BF16: 0, FloatFormat.F16: 1, FloatFormat.F32: 2}
 _FORMATS = {code: float_format for float_format, code in _FORMAT_CODES.items()}
 _FIXED_WIDTH_FLAG = 1 << 31
 _MAX_CHUNK_WEIGHTS = 1 << 20
-RANS_STATE_BYTES = 128
-"""What each chunk in rANS takes beside its words and its 2 bytes a symbol."""
 
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """What a packed tensor's header says, the lengths of its chunks aside.
+    """What the header of a packed tensor says, without the lengths of its chunks.
 
-    shape: the tensor's. k: centroids of a codebook, 1 to 256. n_matrices: 1 or shape[0].
-    chunk_weights: weights a chunk; the last one of each matrix may be shorter.
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of the tensor.
+    float_format : FloatFormat
+        The format of its weights.
+    k : int
+        The number of centroids in each codebook, 1 to 256.
+    n_matrices : int
+        1, or `shape[0]` for a stack of matrices.
+    chunk_weights : int
+        The number of weights in a chunk; the last chunk of each matrix may be shorter.
     """
 
     shape: tuple[int, ...]
@@ -57,32 +72,55 @@ class PackedLayout:
 
     @property
     def matrix_weights(self) -> int:
-        """Weights of each matrix."""
+        """The number of weights in each matrix."""
         return math.prod(self.shape) // self.n_matrices
 
     @property
     def chunks_a_matrix(self) -> int:
-        """Chunks of each matrix; chunks never cross from one into the next."""
+        """The number of chunks of each matrix; a chunk never crosses into the next matrix."""
         return -(-self.matrix_weights // self.chunk_weights)
 
     @property
     def n_chunks(self) -> int:
-        """Chunks in all."""
+        """The number of chunks in all matrices."""
         return self.n_matrices * self.chunks_a_matrix
 
     @property
     def header_bytes(self) -> int:
         """Bytes before the first chunk; known before anything is coded."""
-        return _FIXED.size + 8 * len(self.shape) + 4 * self.n_chunks
+        return packed_header_bytes(len(self.shape), self.n_chunks)
 
     def span(self, chunk: int) -> tuple[int, int, int]:
-        """Where a chunk lies: its matrix, and first and last+1 position in that matrix."""
+        """Return where a chunk lies.
+
+        Parameters
+        ----------
+        chunk : int
+            The index of the chunk in the tensor.
+
+        Returns
+        -------
+        matrix, start, stop : int
+            The index of its matrix, and the positions in that matrix of the chunk's first weight
+            and of the weight behind its last.
+        """
         matrix, i = divmod(chunk, self.chunks_a_matrix)
         start = i * self.chunk_weights
         return matrix, start, min(start + self.chunk_weights, self.matrix_weights)
 
     def header(self, lengths: list[int]) -> bytes:
-        """The header, given each chunk's entry as `encode_chunk` returned it."""
+        """Return the header.
+
+        Parameters
+        ----------
+        lengths : list of int
+            The entry of each chunk, as `encode_chunk` returned it.
+
+        Returns
+        -------
+        bytes
+            `header_bytes` long.
+        """
         fixed = _FIXED.pack(
             _MAGIC,
             _LAYOUT,
@@ -98,8 +136,23 @@ class PackedLayout:
 
 
 def encode_chunk(ranks: NDArray[np.uint8], k: int) -> tuple[NDArray[np.uint8], int]:
-    """Code a chunk of ranks below k: its bytes, and its entry for the header."""
-    out = np.empty(_fixed_width_bytes(len(ranks), k), np.uint8)
+    """Code a chunk of ranks, by rANS or at a fixed width, whichever is smaller.
+
+    Parameters
+    ----------
+    ranks : uint8 array, `[n]`
+        Ranks below k.
+    k : int
+        The number of centroids, 1 to 256.
+
+    Returns
+    -------
+    coded : uint8 array
+        The coded bytes.
+    entry : int
+        What the header says of the chunk: its length, and a flag in bit 31 for a fixed width.
+    """
+    out = np.empty(fixed_width_bytes(len(ranks), k), np.uint8)
     n_bytes = _native.rans_encode(ranks, max(k, 2), out)
     if n_bytes:
         return out[:n_bytes], n_bytes
@@ -107,30 +160,32 @@ def encode_chunk(ranks: NDArray[np.uint8], k: int) -> tuple[NDArray[np.uint8], i
     return out, len(out) | _FIXED_WIDTH_FLAG
 
 
-def rank_bits(k: int) -> int:
-    """Bits of a fixed-width rank."""
-    return max(1, (k - 1).bit_length())
-
-
-def _fixed_width_bytes(n_weights: int, k: int) -> int:
-    return (n_weights * rank_bits(k) + 7) // 8
-
-
 class PackedReader:
-    """Reads a packed tensor, or any of its chunks, from wherever its bytes are."""
+    """Reads a packed tensor, or any of its chunks, from wherever its bytes are.
+
+    Parameters
+    ----------
+    read : callable
+        Takes two offsets, and returns the bytes between them as a uint8 array.
+    n_bytes : int
+        The number of bytes there are.
+    name : str
+        The name of the tensor, for messages.
+
+    Raises
+    ------
+    FormatError
+        If the header and the number of bytes do not agree.
+    """
 
     def __init__(
         self, read: Callable[[int, int], NDArray[np.uint8]], n_bytes: int, name: str
     ) -> None:
-        """Read and check the header.
-
-        read: gives the bytes from one offset to another. n_bytes: how many there are.
-        name: for messages. Raises FormatError where header and size do not agree.
-        """
         self._read, self._name = read, name
         self.layout = self._parse_layout(n_bytes)
         entries = read(
-            self.layout.header_bytes - 4 * self.layout.n_chunks, self.layout.header_bytes
+            self.layout.header_bytes - CHUNK_ENTRY_BYTES * self.layout.n_chunks,
+            self.layout.header_bytes,
         )
         self._entries = np.frombuffer(entries.tobytes(), "<u4")
         self._check_lengths()
@@ -147,21 +202,25 @@ class PackedReader:
         raise FormatError(f"{self._name}: not a valid packed tensor: {what}")
 
     def _check_lengths(self) -> None:
-        """Each chunk as long as its coding needs, so that a few bytes cannot claim many weights."""
+        """Check that each chunk is as long as its coding needs.
+
+        So a few bytes cannot claim many weights.
+        """
         layout = self.layout
         fixed = (self._entries & _FIXED_WIDTH_FLAG).astype(bool)
         lengths = (self._entries & ~np.uint32(_FIXED_WIDTH_FLAG)).astype(np.int64)
         spans = [layout.span(chunk) for chunk in (0, layout.chunks_a_matrix - 1)]
-        full, last = (_fixed_width_bytes(stop - start, layout.k) for _, start, stop in spans)
+        full, last = (fixed_width_bytes(stop - start, layout.k) for _, start, stop in spans)
         expected = np.full((layout.n_matrices, layout.chunks_a_matrix), full)
         expected[:, -1] = last
-        least = 2 * max(layout.k, 2) + RANS_STATE_BYTES
+        least = rans_head_bytes(layout.k)
         bad = np.where(fixed, lengths != expected.reshape(-1), lengths < least)
         if bad.any():
             chunk = int(np.argmax(bad))
             self._fail(f"chunk {chunk} of {layout.n_chunks} has {lengths[chunk]} bytes")
 
     def _parse_layout(self, n_bytes: int) -> PackedLayout:
+        """Read the header, each part checked before the next is read."""
         if n_bytes < _FIXED.size:
             self._fail(f"{n_bytes} bytes are too few for a header")
         magic, version, code, n_axes, zero, k, zero2, n_matrices, chunk_weights = _FIXED.unpack(
@@ -186,10 +245,24 @@ class PackedReader:
         return layout
 
     def decode(self, chunk: int, scratch: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The ranks of one chunk, each below k.
+        """Decode the ranks of one chunk.
 
-        scratch: memory for them, of `chunk_weights` or more, used again from chunk to chunk.
-        Raises FormatError for bytes that isotone cannot have written.
+        Parameters
+        ----------
+        chunk : int
+            The index of the chunk in the tensor.
+        scratch : uint8 array, `[chunk_weights]` or longer, optional
+            Memory for the ranks, to be used again from chunk to chunk.
+
+        Returns
+        -------
+        uint8 array, `[n]`
+            Ranks, each below k.
+
+        Raises
+        ------
+        FormatError
+            If isotone cannot have written the bytes.
         """
         _, start, stop = self.layout.span(chunk)
         k = self.layout.k
@@ -207,6 +280,6 @@ class PackedReader:
         return ranks
 
     def spans(self) -> Iterator[tuple[int, int, int, int]]:
-        """Each chunk with its `span`, in order."""
+        """Yield the index of each chunk and its `span`, in order."""
         for chunk in range(self.layout.n_chunks):
             yield (chunk, *self.layout.span(chunk))

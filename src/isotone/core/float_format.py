@@ -1,7 +1,7 @@
 """The three floating formats that isotone clusters, as bit patterns.
 
 NumPy has no bfloat16, and the solver works on patterns anyway, so weights travel as unsigned
-integers of the format's width and are widened where their values are needed.
+integers of the format's width and are upcast to float32 where their values are needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ Bits = NDArray[Any]
 
 
 class FloatFormat(Enum):
-    """A clusterable format; the value is the name that safetensors gives it."""
+    """A format that can be clustered; the value is the name that safetensors gives it.
+
+    Examples
+    --------
+    >>> FloatFormat.BF16.downcast(np.float32([1.0, -2.0]))
+    array([16256, 49152], dtype=uint16)
+    >>> FloatFormat.BF16.upcast(np.uint16([16256, 49152]))
+    array([ 1., -2.], dtype=float32)
+    """
 
     BF16 = "BF16"
     F16 = "F16"
@@ -25,21 +33,32 @@ class FloatFormat(Enum):
 
     @property
     def bits_dtype(self) -> np.dtype[Any]:
-        """The unsigned integer that holds one weight's pattern."""
+        """The unsigned integer that holds the pattern of one weight."""
         return np.dtype("<u4") if self is FloatFormat.F32 else np.dtype("<u2")
 
     @property
     def itemsize(self) -> int:
-        """Bytes a weight."""
+        """Bytes of one weight."""
         return self.bits_dtype.itemsize
 
     @property
     def native(self) -> int:
-        """What the native module calls it."""
+        """The number by which the native module knows the format."""
         return list(FloatFormat).index(self)
 
     def upcast(self, bits: Bits) -> NDArray[np.float32]:
-        """Patterns to float32 values; exact."""
+        """Return the float32 values of bit patterns; exact.
+
+        Parameters
+        ----------
+        bits : uint16 or uint32 array
+            Patterns of this format, of any shape.
+
+        Returns
+        -------
+        float32 array
+            Of the same shape.
+        """
         if self is FloatFormat.BF16:
             return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
         if self is FloatFormat.F16:
@@ -47,7 +66,19 @@ class FloatFormat(Enum):
         return np.ascontiguousarray(bits).view(np.float32)
 
     def downcast(self, values: NDArray[np.float32]) -> Bits:
-        """float32 values to patterns, to nearest, ties to even. Finite values stay finite."""
+        """Return the bit patterns nearest to float32 values, ties to even.
+
+        Parameters
+        ----------
+        values : float32 array
+            Of any shape. Finite values stay finite: beyond the largest number of the format they
+            become that number.
+
+        Returns
+        -------
+        uint16 or uint32 array
+            Of the same shape.
+        """
         values = np.ascontiguousarray(values, dtype=np.float32)
         if self is FloatFormat.BF16:
             bits = values.view(np.uint32)

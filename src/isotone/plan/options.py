@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isotone.core.cluster import check_k
-from isotone.core.clustering.kmeans import MAX_K
 from isotone.core.clustering.outliers import Protection
+from isotone.core.clustering.solver import MAX_K
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
 from isotone.plan.settings import MatrixSettings, Rule, Selection

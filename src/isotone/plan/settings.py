@@ -11,8 +11,9 @@ from fnmatch import fnmatchcase
 
 from isotone.core.cluster import check_k
 from isotone.core.clustering.entropy import EntropyMethod
+from isotone.core.clustering.kmeans import KMeansMethod
 from isotone.core.clustering.method import Method
-from isotone.core.clustering.outliers import KMeansMethod, Protection
+from isotone.core.clustering.outliers import Protection
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
 

@@ -14,6 +14,7 @@ from isotone.checkpoint.source.source import Source
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import MAX_AXES, PackedLayout
 from isotone.core.float_format import FloatFormat
+from isotone.core.rate import uncoded_tensor_bytes
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
 from isotone.plan.settings import MatrixSettings, Selection, matches
@@ -206,7 +207,9 @@ def _plan_tensor(source: Source, tensor: TensorInfo, selection: Selection) -> Cl
         return Kept(tensor, "excluded")
     settings = _without_columns(source, tensor, selection.settings_for(tensor.name))
     plan = Clustered(tensor, settings, n_matrices(tensor))
-    if _fixed_width_bytes(plan.layout_for(min(settings.k, _USUAL_K))) >= tensor.n_bytes:
+    k = min(settings.k, _USUAL_K)
+    header_bytes = plan.layout_for(k).header_bytes
+    if uncoded_tensor_bytes(header_bytes, tensor.n_weights, plan.n_matrices, k) >= tensor.n_bytes:
         return Kept(tensor, "too small to gain")
     return plan
 
@@ -250,8 +253,3 @@ def _refuse_collisions(chosen: Sequence[str], names: set[str]) -> None:
                 f"{taken}: has the name that a part of the clustered {name} would get; exclude one "
                 "of them"
             )
-
-
-def _fixed_width_bytes(layout: PackedLayout) -> int:
-    ranks = layout.n_matrices * layout.matrix_weights * max(1, (layout.k - 1).bit_length()) // 8
-    return layout.header_bytes + ranks + 4 * layout.n_matrices * layout.k

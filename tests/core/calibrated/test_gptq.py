@@ -8,51 +8,31 @@ import numpy as np
 import pytest
 
 from isotone import _native
-from isotone.core.calibrated import gptq as feedback
-from isotone.core.calibrated.gptq import (
-    Spreading,
-    count_by_cost,
-    errors_of,
-    fit_with_feedback,
-    order_of,
-)
-from isotone.core.calibrated.sensitivity import FEWEST_TOKENS, Sensitivity
+from isotone.core.calibrated.gptq import errors_of, fit_with_feedback
+from isotone.core.calibrated.inverse_hessian import InverseHessianFactor, column_order
+from isotone.core.calibrated.scales import summarise_by_cost
 from isotone.core.clustering.entropy import EntropyMethod
-from isotone.core.clustering.outliers import KMeansMethod, Protection
-from isotone.core.fit import Matrix, fit_counted
+from isotone.core.clustering.kmeans import KMeansMethod
+from isotone.core.clustering.outliers import Protection
+from isotone.core.fit import fit_summary
 from isotone.core.float_format import FloatFormat
+from isotone.core.matrix import Matrix
 from isotone.core.scales.balancing import ScaleRule
+from tests.builders.calibrated import matrix_of, moment, sensitivity_of
 
-BLOCK = 64  # of native/feedback.cpp
-
-
-def matrix_of(weights):
-    bits = FloatFormat.BF16.downcast(weights.astype(np.float32)).reshape(-1)
-    return Matrix(lambda: (bits,), weights.shape, FloatFormat.BF16, "w")
+BLOCK = 64  # of native/gptq.cpp
 
 
-def moment(rng, n_columns, n_tokens=2000):
-    """Of inputs that have to do with each other, as those of trained models do."""
-    mix = rng.normal(size=(n_columns, n_columns)) * np.exp(rng.normal(size=n_columns))
-    inputs = rng.normal(size=(n_tokens, n_columns)) @ (mix / 4 + np.eye(n_columns))
-    return (inputs.T @ inputs / n_tokens).astype(np.float32)
+def clustered(matrix, sensitivity, method, rule=ScaleRule.AUTO, order_of=column_order):
+    order = order_of(matrix, sensitivity.inputs)
+    feedback = InverseHessianFactor.of(sensitivity.inputs, order)
+    summary = summarise_by_cost(matrix, rule, sensitivity, feedback.error_unit)
+    summary = replace(summary, unit=None)  # λ relative to the matrix: about three bits
+    return summary, fit_with_feedback(matrix, summary, feedback, method)
 
 
-def sensitivity_of(rng, shape, inputs=None):
-    outputs = np.exp(rng.normal(size=shape[0])).astype(np.float32)
-    return Sensitivity(moment(rng, shape[1]) if inputs is None else inputs, outputs, 2000)
-
-
-def clustered(matrix, sensitivity, method, rule=ScaleRule.AUTO):
-    order = feedback.order_of(matrix, sensitivity.inputs)
-    spreading = Spreading.of(sensitivity.inputs, order)
-    counted = count_by_cost(matrix, rule, sensitivity, spreading.step)
-    counted = replace(counted, unit=None)  # prices relative to the matrix: about three bits
-    return counted, fit_with_feedback(matrix, counted, spreading, method)
-
-
-def by_columns(weights, spread, labels, codebook):
-    """Column by column, sums in the order that native/feedback.cpp promises."""
+def by_columns(weights, factor, labels, codebook):
+    """Column by column, sums in the order that native/gptq.cpp promises."""
     values, ranks = weights.copy(), np.empty(weights.shape, np.uint8)
     keys = np.empty(len(weights), np.uint16)
     one = np.ones(1, np.float32)
@@ -65,8 +45,8 @@ def by_columns(weights, spread, labels, codebook):
             ranks[:, j] = labels[keys].astype(np.uint8)
             restored = np.where(labels[keys] >= 256, weights[:, j], codebook[ranks[:, j]])
             error = (column - restored)[:, None]
-            values[:, j + 1 : last] -= error * spread[j, j + 1 : last]
-            beyond += error * spread[j, last:]
+            values[:, j + 1 : last] -= error * factor[j, j + 1 : last]
+            beyond += error * factor[j, last:]
         values[:, last:] -= beyond
     return ranks
 
@@ -75,51 +55,25 @@ def by_columns(weights, spread, labels, codebook):
 def test_ranks_are_those_of_a_column_by_column_reference(shape):
     rng = np.random.default_rng(sum(shape))
     weights = rng.standard_t(4, shape).astype(np.float32)
-    spread = (rng.normal(size=(shape[1], shape[1])) / 9).astype(np.float32)
+    factor = (rng.normal(size=(shape[1], shape[1])) / 9).astype(np.float32)
     codebook = np.linspace(-3, 3, 9).astype(np.float32)
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
     labels = np.abs(np.nan_to_num(values)[:, None] - codebook).argmin(1).astype(np.uint16)
     labels[np.abs(np.nan_to_num(values)) > 6] += 256
     ranks = np.empty(weights.size, np.uint8)
     positions = _native.round_with_feedback(
-        weights.reshape(-1), shape[1], spread.reshape(-1), labels, codebook, ranks
+        weights.reshape(-1), shape[1], factor.reshape(-1), labels, codebook, ranks
     )
-    reference = by_columns(weights, spread, labels, codebook)
+    reference = by_columns(weights, factor, labels, codebook)
     np.testing.assert_array_equal(ranks.reshape(shape), reference)
     assert (np.diff(positions) > 0).all()
     # Rows do not touch each other, wherever they are cut.
     cut = shape[0] // 2
     lower = np.empty((shape[0] - cut) * shape[1], np.uint8)
     _native.round_with_feedback(
-        weights[cut:].reshape(-1), shape[1], spread.reshape(-1), labels, codebook, lower
+        weights[cut:].reshape(-1), shape[1], factor.reshape(-1), labels, codebook, lower
     )
     np.testing.assert_array_equal(lower.reshape(-1, shape[1]), reference[cut:])
-
-
-def test_the_spread_is_the_cholesky_factor_of_the_inverse():
-    given = moment(np.random.default_rng(1), 300).astype(np.float64)
-    order = np.random.default_rng(2).permutation(300)
-    spreading = Spreading.of(given.astype(np.float32), order)
-    damped = given[np.ix_(order, order)]
-    upper = np.triu(spreading.spread, 1) + np.eye(300)
-    inverse = upper.T @ np.diag(spreading.step[order] ** 2) @ upper
-    # Damped on the diagonal by a fifth of itself and a hundredth of its mean, and nowhere else.
-    product = np.linalg.inv(inverse)
-    off = ~np.eye(300, dtype=bool)
-    np.testing.assert_allclose(product[off], damped[off], atol=1e-3 * damped.max())
-    diagonal = np.diag(damped)
-    np.testing.assert_allclose(
-        np.diag(product), 1.2 * diagonal + 0.01 * diagonal.mean(), rtol=1e-3, atol=1e-3
-    )
-
-
-def test_what_is_kept_of_a_spread_brings_it_back():
-    rng = np.random.default_rng(8)
-    spreading = Spreading.of(moment(rng, 40), rng.permutation(40))
-    again = Spreading.of_array(spreading.to_array())
-    np.testing.assert_array_equal(np.triu(again.spread, 1), np.triu(spreading.spread, 1))
-    np.testing.assert_array_equal(again.step, spreading.step.astype(np.float32))
-    np.testing.assert_array_equal(again.order, spreading.order)
 
 
 def test_columns_may_change_places():
@@ -136,29 +90,16 @@ def test_columns_may_change_places():
     )
 
 
-def test_the_order_is_that_of_what_columns_bring_however_channels_are_scaled():
-    rng = np.random.default_rng(10)
-    weights = np.ones((3, 4)) * [1.0, 3.0, 2.0, 2.0]
-    inputs = np.diag([10.0, 1.0, 2.0, 2.0]).astype(np.float32)
-    assert order_of(matrix_of(weights), inputs).tolist() == [0, 1, 2, 3]  # 10, 9, 8, 8
-    weights, inputs = rng.normal(size=(40, 70)), moment(rng, 70)
-    channels = np.exp2(rng.integers(-4, 5, 70))
-    scaled = (inputs * np.outer(channels, channels)).astype(np.float32)
-    np.testing.assert_array_equal(
-        order_of(matrix_of(weights), inputs), order_of(matrix_of(weights / channels), scaled)
-    )
-
-
-def test_those_that_bring_most_first_do_less_damage_than_last(monkeypatch):
+def test_those_that_bring_most_first_do_less_damage_than_last():
     ratios = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
         matrix = matrix_of(rng.normal(size=(64, 96)))
         sensitivity = sensitivity_of(rng, matrix.shape)
         damages = []
-        for order in (order_of, lambda *given: order_of(*given)[::-1]):
-            monkeypatch.setattr(feedback, "order_of", order)
-            _, found = clustered(matrix, sensitivity, KMeansMethod(8, Protection.parse("off")))
+        method = KMeansMethod(8, Protection.parse("off"))
+        for order_of in (column_order, lambda *given: column_order(*given)[::-1]):
+            _, found = clustered(matrix, sensitivity, method, order_of=order_of)
             damages.append(sensitivity.expected_loss(errors_of(matrix, found)))
         ratios.append(damages[0] / damages[1])
     assert np.mean(ratios) < 0.95
@@ -169,8 +110,8 @@ def test_inputs_that_have_nothing_to_do_with_each_other_change_no_rank(method):
     rng = np.random.default_rng(2)
     matrix = matrix_of(rng.normal(size=(50, 80)))
     sensitivity = sensitivity_of(rng, matrix.shape, np.eye(80, dtype=np.float32))
-    counted, found = clustered(matrix, sensitivity, method)
-    plain = fit_counted(counted, matrix, method)
+    summary, found = clustered(matrix, sensitivity, method)
+    plain = fit_summary(summary, matrix, method)
     np.testing.assert_array_equal(errors_of(matrix, found), errors_of(matrix, plain))
     np.testing.assert_array_equal(found.counts, plain.counts)
 
@@ -182,25 +123,14 @@ def test_feedback_does_less_damage_than_rounding_with_the_same_codebook(method):
         rng = np.random.default_rng(seed)
         matrix = matrix_of(rng.normal(size=(64, 96)))
         sensitivity = sensitivity_of(rng, matrix.shape)
-        counted, found = clustered(matrix, sensitivity, method)
-        plain = fit_counted(counted, matrix, method)
+        summary, found = clustered(matrix, sensitivity, method)
+        plain = fit_summary(summary, matrix, method)
         ratios.append(
             sensitivity.expected_loss(errors_of(matrix, found))
             / sensitivity.expected_loss(errors_of(matrix, plain))
         )
     assert max(ratios) < 1.0
     assert np.mean(ratios) < 0.8  # it is 0.5 or so on inputs like these
-
-
-def test_damage_is_the_mean_square_of_what_comes_out():
-    rng = np.random.default_rng(3)
-    inputs, errors = rng.normal(size=(500, 20)), rng.normal(size=(30, 20))
-    sensitivity = Sensitivity(
-        (inputs.T @ inputs / 500).astype(np.float32), rng.random(30).astype(np.float32), 500
-    )
-    turned = (inputs @ errors.T) ** 2
-    expected = 0.5 * (turned.mean(0) @ sensitivity.outputs)
-    assert sensitivity.expected_loss(errors.astype(np.float32)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_protected_weights_come_back_as_they_were():
@@ -228,7 +158,7 @@ def test_pieces_are_parts_of_the_whole():
 
 
 @pytest.mark.parametrize("rule", list(ScaleRule))
-def test_a_scale_rule_says_which_factors_there_are(rule):
+def test_a_scale_rule_says_which_scales_there_are(rule):
     rng = np.random.default_rng(6)
     matrix = matrix_of(rng.normal(size=(40, 50)))
     _, found = clustered(matrix, sensitivity_of(rng, matrix.shape), EntropyMethod(0.02), rule)
@@ -250,13 +180,3 @@ def test_dead_inputs_and_dead_rows_are_clustered_all_the_same():
     zeros = Matrix(lambda: (np.zeros(2000, np.uint16),), (40, 50), FloatFormat.BF16, "zeros")
     _, found = clustered(zeros, sensitivity, EntropyMethod(0.02))
     assert not errors_of(zeros, found).any()
-
-
-def test_statistics_that_say_nothing_have_a_flaw():
-    eye, ones = np.eye(4, dtype=np.float32), np.ones(3, np.float32)
-    assert Sensitivity(eye, ones, FEWEST_TOKENS).flaw() is None
-    assert "tokens" in (Sensitivity(eye, ones, FEWEST_TOKENS - 1).flaw() or "")
-    assert "zero" in (Sensitivity(0 * eye, ones, 1000).flaw() or "")
-    assert "outputs" in (Sensitivity(eye, 0 * ones, 1000).flaw() or "")
-    assert "finite" in (Sensitivity(eye * np.float32("nan"), ones, 1000).flaw() or "")
-    assert "finite" in (Sensitivity(eye, ones * np.float32("inf"), 1000).flaw() or "")

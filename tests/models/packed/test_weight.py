@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from isotone.codec.packed import rank_bits
 from isotone.core.cluster import cluster
 from isotone.core.float_format import FloatFormat
+from isotone.core.rate import rank_bits
 from tests.builders.packed_weights import packed_weight, random_tensor
 
 SHAPES = [

@@ -1,14 +1,19 @@
-"""What an error in a matrix costs: what flows into it, and how much depends on what comes out.
+"""What an error in a matrix costs: what flows into it, and how much depends on its outputs.
 
-A matrix W turns an input x into W x. An error E in it turns the output by E x, and costs in the end
+A matrix W turns an input x into W x. An error E in it turns the output by E x, and costs
 
-    damage(E) = 1/2 sum_i outputs[i] (E H E^T)_ii,    H = mean of x x^T,
+    loss(E) = 1/2 sum_i outputs[i] (E H E^T)_ii,    H = mean of x x^T,
 
-where outputs[i] is the mean square of the gradient of the loss with respect to output i. With
-predictions drawn from the model itself that is its Fisher information, taken as a product of an
-input's and an output's part (Martens and Grosse, "K-FAC", arXiv 1503.05671): damage is then, to
-second order, the divergence of the changed model's predictions from the true one's, in nats a
-token. So damages of different matrices can be compared, and added.
+where outputs[i] is the mean square of the gradient of the loss with respect to output i. If the
+predictions are drawn from the model itself, this is its Fisher information, taken as a product of a
+part of the inputs and a part of the outputs (K-FAC). The loss is then, to second order, the
+divergence of the changed model's predictions from those of the true one, in nats a token. So the
+losses of different matrices can be compared, and added.
+
+References
+----------
+Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature",
+arXiv 1503.05671.
 """
 
 from __future__ import annotations
@@ -19,15 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST_TOKENS = 256
-"""Inputs that a second moment must have been taken over to be of use."""
+"""Inputs over which a second moment must have been taken to be of use."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """What errors in one matrix cost.
 
-    inputs: [columns, columns] float32, the mean of x x^T. outputs: [rows] float32, the mean squared
-    gradient of the loss. n_tokens: that `inputs` was taken over.
+    Attributes
+    ----------
+    inputs : float32 array, `[columns, columns]`
+        The mean of x x^T over the inputs.
+    outputs : float32 array, `[rows]`
+        The mean squared gradient of the loss with respect to each output.
+    n_tokens : int
+        The number of tokens over which `inputs` was taken.
     """
 
     inputs: NDArray[np.float32]
@@ -35,13 +46,28 @@ class Sensitivity:
     n_tokens: int
 
     def expected_loss(self, errors: NDArray[np.float32]) -> float:
-        """What errors [rows, columns] cost, in nats a token. Cost: rows * columns^2."""
+        """Return what errors cost.
+
+        Parameters
+        ----------
+        errors : float32 array, `[rows, columns]`
+            The error of each weight.
+
+        Returns
+        -------
+        float
+            Nats a token.
+
+        Notes
+        -----
+        The cost is rows * columns^2 multiplications.
+        """
         turned = np.einsum("ij,ij->i", errors @ self.inputs, errors, dtype=np.float64)
         return 0.5 * float(turned @ self.outputs)
 
     @property
     def unit_loss(self) -> float:
-        """What errors of 1 in all weights cost, where they have nothing to do with each other."""
+        """What uncorrelated errors of 1 in all weights cost, in nats a token."""
         return (
             0.5
             * float(np.sum(self.outputs, dtype=np.float64))
@@ -49,7 +75,7 @@ class Sensitivity:
         )
 
     def flaw(self) -> str | None:
-        """Why it says nothing of use, or None where it does."""
+        """Return why the statistics are of no use, or None if they are of use."""
         if not (np.isfinite(self.inputs).all() and np.isfinite(self.outputs).all()):
             return "what flowed through it was not finite"
         if self.n_tokens < FEWEST_TOKENS:

@@ -1,15 +1,20 @@
-"""Entropy-constrained clustering: the least squared error plus a price on every stored bit.
+"""Entropy-constrained clustering: the least squared error plus λ times the bits on disk.
 
 k-means finds the K values with the least error. A file wants the least error for its bytes, and
-there a value's code may be shorter the more weights it has (Chou, Lookabaugh and Gray, "Entropy-
-constrained vector quantization", 1989). For one dimension the best clusters are runs of the sorted
-values, and the cost of a run depends on nothing outside of it, so the cheapest partition into runs,
-some of them protected weights, is found exactly by dynamic programming (`_native.partition`). The
-number of values comes out of it.
+there the code of a value may be shorter the more weights it has. For one dimension the best
+clusters are runs of the sorted values, and the cost of a run depends on nothing outside of it. So
+the cheapest partition into runs, some of them protected weights, is found exactly by dynamic
+programming (`_native.partition`), and the number of centroids comes out of it.
 
-That is quadratic in the number of points, so it is done on points merged to a small part of the
-distance that neighbouring centroids will have; on all points, centroids and code lengths are then
-made the best for each other in turn (`_native.lloyd_iterations`), which never raises the cost.
+That is quadratic in the number of bins, so it is done on a histogram whose bins are merged to a
+small part of the distance that neighbouring centroids will have. On all bins, Lloyd iterations then
+make centroids and code lengths the best for each other in turn (`_native.lloyd_iterations`), which
+never raises the cost.
+
+References
+----------
+Chou, Lookabaugh and Gray, "Entropy-constrained vector quantization", IEEE Transactions on
+Acoustics, Speech, and Signal Processing 37 (1989).
 """
 
 from __future__ import annotations
@@ -21,82 +26,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone import _native
-from isotone.core.clustering.kmeans import centroids
-from isotone.core.clustering.method import Assigned, Split
-from isotone.core.clustering.outliers import GAP_BITS
+from isotone.core.clustering.method import Assigned, MethodSettings, Split, register_method
+from isotone.core.clustering.solver import centroids
 from isotone.core.histogram import Histogram, merge
+from isotone.core.rate import PROTECTED_RANK_BITS, MatrixRate
+from isotone.errors import InputError
 
-CENTROID_BITS = 32
-"""What a centroid takes in the codebook."""
-
-SYMBOL_BITS = 16
-"""What a centroid takes in the head of each coded chunk that its ranks are in."""
-
-_SLOTS = 4096  # of the coder's frequencies
-_POINTS_A_STEP = 12  # merged points between neighbouring centroids, where those lie evenly
-_FEWEST_POINTS, _MOST_POINTS = 1000, 3000
-_HALVINGS = 12  # of the range in which a centroid price gives no more than max_k
-_HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # price of a bit / step^2, where steps are small
-_RANK_BITS = 8.0  # of the rank that a protected weight still has: a guess, for it is rare
+_BINS_A_STEP = 12  # merged bins between neighbouring centroids, where those are evenly spaced
+_FEWEST_BINS, _MOST_BINS = 1000, 3000
+_HALVINGS = 12  # of the range in which a centroid's cost gives no more than max_k centroids
+_HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # cost of a bit / step^2, where steps are small
 
 
 @dataclass(frozen=True)
 class EntropyMethod:
-    """Clusters a matrix at a price.
+    """Clusters a histogram at a Lagrange multiplier λ.
 
-    price: of a bit for one weight, in units of the mean square of what is clustered, outliers
-        aside (see Points.bulk_mean_square). In the middle range four times the price takes one bit
-        off each weight.
-    max_k: centroids at most, up to 256.
-    protect: whether weights may be stored exactly, where that is cheaper.
-    unit: what the price is in units of, instead: a squared error of one weight.
+    Attributes
+    ----------
+    lambda_ : float
+        The squared error of one weight for which one bit is spent, in units of the mean square of
+        what is clustered, outliers aside (`Histogram.bulk_mean_square`), or of the `unit` that
+        `assign` is given. In the middle range, four times λ takes one bit off each weight.
+    max_k : int
+        The most centroids, up to 256.
+    protect : bool
+        Whether weights may be stored exactly where that is cheaper.
     """
 
     lambda_: float
     max_k: int = 256
     protect: bool = True
-    unit: float | None = None
 
     def assign(
-        self, points: Histogram, value_bits: int, n_chunks: int, _split: Split | None = None
+        self,
+        histogram: Histogram,
+        rate: MatrixRate,
+        unit: float | None = None,
+        split: Split | None = None,  # noqa: ARG002 (bins are narrow beside the distance of centroids)
     ) -> Assigned:
-        """See Method. Cost: about 2 ms at four bits, plus a few passes over the points."""
-        bit = self.lambda_ * (points.bulk_mean_square if self.unit is None else self.unit)
-        if bit == 0.0 or len(points) == 1:
-            return Assigned.whole(points)
-        exact = bit * (GAP_BITS + value_bits + _RANK_BITS) if self.protect else math.inf
-        centroid = bit * (CENTROID_BITS + n_chunks * SYMBOL_BITS)
-        labels = self._labels(points, bit, centroid, exact)
-        if labels.max() < 0:  # so few weights, and so high a value of exactness, that none is left
-            labels = self._labels(points, bit, centroid, math.inf)
+        """Cluster a histogram.
+
+        Parameters
+        ----------
+        histogram, rate, unit, split
+            See `Method.assign`; `split` has no effect.
+
+        Returns
+        -------
+        Assigned
+            For `histogram`.
+
+        Notes
+        -----
+        The cost is about 2 ms at four bits a weight, plus a few passes over the bins.
+        """
+        bit = self.lambda_ * (histogram.bulk_mean_square if unit is None else unit)
+        if bit == 0.0 or len(histogram) == 1:
+            return Assigned.whole(histogram)
+        protected_bits = rate.protected_bits + PROTECTED_RANK_BITS
+        exact = bit * protected_bits if self.protect else math.inf
+        centroid = bit * rate.centroid_bits
+        labels = self._labels(histogram, bit, centroid, exact)
+        if labels.max() < 0:  # all weights are protected, as so few of them may be at a high λ
+            labels = self._labels(histogram, bit, centroid, math.inf)
         protected = labels < 0
         starts = np.flatnonzero(np.diff(labels[~protected], prepend=-1))
-        codebook = centroids(points.where(~protected), starts)
-        return Assigned(points, codebook, _filled(labels), protected)
+        codebook = centroids(histogram.where(~protected), starts)
+        return Assigned(histogram, codebook, _filled(labels), protected)
 
     def _labels(
-        self, points: Histogram, bit: float, centroid: float, exact: float
+        self, histogram: Histogram, bit: float, centroid: float, exact: float
     ) -> NDArray[np.int32]:
-        """For each point the number of its cluster, or -1 where it is protected."""
-        coarse, run = _coarse(points, math.sqrt(bit / _HIGH_RATE) / _POINTS_A_STEP)
+        """For each bin the number of its cluster, or -1 if it is protected."""
+        coarse, run = _coarse(histogram, math.sqrt(bit / _HIGH_RATE) / _BINS_A_STEP)
         found, centroid = self._partition(coarse, bit, centroid, exact)
         labels: NDArray[np.int32] = found[run]
-        weights = points.counts.astype(np.float64)
-        _native.lloyd_iterations(points.values, weights, bit, centroid, exact, labels)
+        weights = histogram.counts.astype(np.float64)
+        _native.lloyd_iterations(histogram.values, weights, bit, centroid, exact, labels)
         return labels
 
     def _partition(
-        self, points: Histogram, bit: float, centroid: float, exact: float
+        self, histogram: Histogram, bit: float, centroid: float, exact: float
     ) -> tuple[NDArray[np.int32], float]:
-        """The cheapest labels with no more than max_k clusters, and the centroid price they took.
+        """The cheapest labels with no more than max_k clusters, and the cost of a centroid there.
 
-        Where the optimum has more, centroids are made dearer, as little as that needs.
+        If the optimum has more, the cost of a centroid is raised, as little as that needs.
         """
-        weights = points.counts.astype(np.float64)
+        weights = histogram.counts.astype(np.float64)
 
-        def at(lambda_: float) -> NDArray[np.int32]:
-            labels = np.empty(len(points), np.int32)
-            _native.partition(points.values, weights, bit, lambda_, exact, labels)
+        def at(centroid: float) -> NDArray[np.int32]:
+            labels = np.empty(len(histogram), np.int32)
+            _native.partition(histogram.values, weights, bit, centroid, exact, labels)
             return labels
 
         labels, low = at(centroid), centroid
@@ -117,55 +138,50 @@ class EntropyMethod:
         return labels, centroid
 
 
-def coded_bits(assigned: Assigned, value_bits: int, n_chunks: int) -> float:
-    """Bits that a clustered matrix will take: ranks, codebook, protected weights; no factors."""
-    return stored_bits(assigned.counts, assigned.n_protected, value_bits, n_chunks)
+@register_method("entropy")
+def entropy(settings: MethodSettings) -> EntropyMethod:
+    """Return entropy-constrained clustering at the λ of the settings.
 
+    Parameters
+    ----------
+    settings : MethodSettings
+        Weights may be protected if its rule is `auto`: a fraction is no question of cost.
 
-def stored_bits(
-    counts: NDArray[np.int64], n_protected: int, value_bits: int, n_chunks: int
-) -> float:
-    """The same from the weights of each rank, [k], and of those that are protected."""
-    return (
-        _ranks_bits(counts)
-        + len(counts) * (CENTROID_BITS + n_chunks * SYMBOL_BITS)
-        + n_protected * (GAP_BITS + value_bits)
-    )
+    Returns
+    -------
+    EntropyMethod
+        The method.
 
-
-def _ranks_bits(counts: NDArray[np.int64]) -> float:
-    """Bits in which ranks are coded that occur so often ([k]), by frequencies in 1/4096."""
-    used = counts[counts > 0].astype(np.float64)
-    slots = np.maximum(used, used.sum() / _SLOTS)
-    return float((used * np.log2(slots.sum() / slots)).sum())
-
-
-def entropy_bits(counts: NDArray[np.int64]) -> float:
-    """Bits that ranks hold which occur so often ([k]): the sum of -log2 of each one's share."""
-    used = counts[counts > 0].astype(np.float64)
-    return float((used * np.log2(used.sum() / used)).sum())
+    Raises
+    ------
+    InputError
+        If the settings have no λ.
+    """
+    if settings.lambda_ is None:
+        raise InputError("the method entropy was given no λ; ask for a size in bits a weight")
+    return EntropyMethod(settings.lambda_, settings.k, settings.protection.fraction is None)
 
 
 def _filled(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Ranks for protected points too: that of the clustered point before, or else the first one."""
+    """The ranks of all bins; a protected bin has that of the clustered bin before it, or else 0."""
     last = np.maximum.accumulate(np.where(labels < 0, -1, np.arange(len(labels))))
     return np.where(last < 0, 0, labels[last]).astype(np.uint8)
 
 
-def _coarse(points: Histogram, width: float) -> tuple[Histogram, NDArray[np.intp]]:
-    """Points merged within steps of a width, and for each point the merged one it went into.
+def _coarse(histogram: Histogram, width: float) -> tuple[Histogram, NDArray[np.intp]]:
+    """Merge bins within steps of a width; also return for each bin the merged one it went into.
 
-    No points are merged while there are few of them.
+    Nothing is merged if there are few bins.
     """
-    if len(points) <= _FEWEST_POINTS:
-        return points, np.arange(len(points))
-    extent = float(points.values[-1] - points.values[0])
-    width = min(width, extent / _FEWEST_POINTS)
+    if len(histogram) <= _FEWEST_BINS:
+        return histogram, np.arange(len(histogram))
+    extent = float(histogram.values[-1] - histogram.values[0])
+    width = min(width, extent / _FEWEST_BINS)
     while True:
-        steps = np.floor((points.values - points.values[0]) / width)
+        steps = np.floor((histogram.values - histogram.values[0]) / width)
         starts = np.flatnonzero(np.diff(steps, prepend=-1.0))
-        if len(starts) <= _MOST_POINTS:
+        if len(starts) <= _MOST_BINS:
             break
-        width *= 1.0 + len(starts) / _MOST_POINTS / 2.0
-    run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
-    return merge(points, starts), run
+        width *= 1.0 + len(starts) / _MOST_BINS / 2.0
+    run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(histogram))))
+    return merge(histogram, starts), run

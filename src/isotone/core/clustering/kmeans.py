@@ -1,61 +1,80 @@
-"""Globally optimal 1-D k-means on counted weights."""
+"""The k values with the least squared error: k-means, with some weights protected."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from isotone import _native
+from isotone.core.clustering.method import Assigned, MethodSettings, Split, register_method
+from isotone.core.clustering.outliers import Protection, solve_protected
+from isotone.core.clustering.solver import nearest
 from isotone.core.histogram import Histogram
+from isotone.core.rate import MatrixRate
 
-MIN_K, MAX_K = 2, 256
+_REFINEMENTS = 4
 
 
 @dataclass(frozen=True)
-class Clustering:
-    """The best `k` clusters of some points.
+class KMeansMethod:
+    """Clusters a histogram optimally for its squared error, some weights protected by a rule.
 
-    codebook: [k] float32, strictly ascending.
-    starts: [k] int64, the first point of each cluster; clusters are runs of points.
+    Attributes
+    ----------
+    k : int
+        The number of centroids, 2 to 256.
+    protection : Protection
+        The rule for protected weights.
     """
 
-    codebook: NDArray[np.float32]
-    starts: NDArray[np.int64]
+    k: int
+    protection: Protection
+
+    def assign(
+        self,
+        histogram: Histogram,
+        rate: MatrixRate,
+        unit: float | None = None,  # noqa: ARG002 (k-means asks for no λ)
+        split: Split | None = None,
+    ) -> Assigned:
+        """Cluster a histogram; bins in which a border falls are split, if `split` is given.
+
+        Parameters
+        ----------
+        histogram, rate, unit, split
+            See `Method.assign`; `unit` has no effect.
+
+        Returns
+        -------
+        Assigned
+            Each bin with the rank of the nearest centroid.
+        """
+        clustering, chosen = solve_protected(histogram, self.k, self.protection, rate)
+        for _ in range(_REFINEMENTS):
+            if split is None or not histogram.widths.any():
+                break
+            borders = (clustering.codebook[1:].astype(np.float64) + clustering.codebook[:-1]) / 2
+            finer = split(histogram, borders)
+            if finer is histogram:
+                break
+            histogram = finer
+            clustering, chosen = solve_protected(histogram, self.k, self.protection, rate)
+        ranks = nearest(clustering.codebook, histogram.values)
+        return Assigned(histogram, clustering.codebook, ranks, chosen)
 
 
-def solve(points: Histogram, k: int) -> Clustering:
-    """Cluster points so that the sum of squared errors is the least there is.
+@register_method("kmeans")
+def kmeans(settings: MethodSettings) -> KMeansMethod:
+    """Return k-means with as many centroids as the settings ask for.
 
-    Where there are no more than k points, each becomes a centroid of its own and the codebook is
-    as short as that. Centroids are exact means, rounded once to float32; the codebook stays
-    strictly ascending, since a mean lies between the smallest and the largest value of its cluster,
-    and clusters do not overlap.
+    Parameters
+    ----------
+    settings : MethodSettings
+        Its λ has no effect.
 
-    Cost: O(k n log n) time and 4 k n bytes for n points; dynamic programming as in Grønlund et
-    al., arXiv 1701.07204.
+    Returns
+    -------
+    KMeansMethod
+        The method.
     """
-    weights = points.counts.astype(np.float64)
-    if len(points) <= k:
-        starts = np.arange(len(points))
-    else:
-        starts = _native.solve(points.values, weights, k)[:-1]
-    return Clustering(centroids(points, starts), starts)
-
-
-def centroids(points: Histogram, starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    """The mean of each run of points, from one of `starts` to the next: a codebook."""
-    # Means about a value of the cluster itself: no cancellation, whatever lies elsewhere.
-    weights = points.counts.astype(np.float64)
-    anchors = points.values[starts]
-    cluster = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
-    offsets = np.add.reduceat(weights * (points.values - anchors[cluster]), starts)
-    means: NDArray[np.float64] = anchors + offsets / np.add.reduceat(weights, starts)
-    return means.astype(np.float32)
-
-
-def nearest(codebook: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The rank of the centroid nearest to each value ([n] -> [n]); of two as near, the smaller."""
-    centroids = codebook.astype(np.float64)
-    return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values).astype(np.uint8)
+    return KMeansMethod(settings.k, settings.protection)

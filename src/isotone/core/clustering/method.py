@@ -1,72 +1,226 @@
-"""What a method of clustering comes to, on the distinct values of a matrix."""
+"""What a method of clustering is, and the register in which methods are found by name.
+
+A method clusters the histogram of one matrix: it chooses a codebook, a rank for each bin, and the
+bins whose weights are protected, that is, stored exactly. `kmeans` and `entropy` register
+themselves. A package of somebody else registers its own methods through the entry-point group
+`isotone.methods`, whose names are the names of methods and whose objects are factories:
+
+    [project.entry-points."isotone.methods"]
+    median = "my_package:median"
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from importlib.metadata import entry_points
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.clustering.kmeans import centroids
+from isotone.core.clustering.outliers import Protection
+from isotone.core.clustering.solver import centroids
 from isotone.core.histogram import Histogram
+from isotone.core.rate import MatrixRate
+from isotone.errors import InputError
+
+ENTRY_POINTS = "isotone.methods"
+"""The entry-point group of methods that other packages bring."""
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """Clustered points.
+    """A clustered histogram.
 
-    points: what was clustered. codebook: [k] float32, strictly ascending.
-    ranks: [n] uint8, of each point. protected: [n] bool, the points that are stored exactly.
+    Attributes
+    ----------
+    histogram : Histogram
+        What was clustered.
+    codebook : float32 array, `[k]`
+        The centroids, strictly ascending.
+    ranks : uint8 array, `[n]`
+        The rank of each bin.
+    protected : bool array, `[n]`
+        Whether the weights of each bin are stored exactly.
     """
 
-    points: Histogram
+    histogram: Histogram
     codebook: NDArray[np.float32]
     ranks: NDArray[np.uint8]
     protected: NDArray[np.bool_]
 
     @classmethod
-    def whole(cls, points: Histogram) -> Self:
-        """All points as one cluster."""
-        n = len(points)
-        codebook = centroids(points, np.zeros(1, np.intp))
-        return cls(points, codebook, np.zeros(n, np.uint8), np.zeros(n, np.bool_))
+    def whole(cls, histogram: Histogram) -> Self:
+        """Return all weights as one cluster.
 
-    def with_protected(self, points: Histogram, also: NDArray[np.bool_]) -> Assigned:
-        """The same with more points, all of them protected, with the rank of the nearest end.
+        Parameters
+        ----------
+        histogram : Histogram
+            The weights.
 
-        points: all of them. also: [n] bool, which of them are not in the present ones.
+        Returns
+        -------
+        Assigned
+            With one centroid, their mean.
         """
-        ranks = np.where(points.values < 0, 0, len(self.codebook) - 1).astype(np.uint8)
+        n = len(histogram)
+        codebook = centroids(histogram, np.zeros(1, np.intp))
+        return cls(histogram, codebook, np.zeros(n, np.uint8), np.zeros(n, np.bool_))
+
+    def with_protected(self, histogram: Histogram, also: NDArray[np.bool_]) -> Assigned:
+        """Return the same clusters with further bins, all of them protected.
+
+        Parameters
+        ----------
+        histogram : Histogram
+            All bins, the present ones among them.
+        also : bool array, `[n]`
+            Which of them are new. They get the rank at the nearer end of the codebook.
+
+        Returns
+        -------
+        Assigned
+            For all bins.
+        """
+        ranks = np.where(histogram.values < 0, 0, len(self.codebook) - 1).astype(np.uint8)
         protected = also.copy()
         ranks[~also], protected[~also] = self.ranks, self.protected
-        return Assigned(points, self.codebook, ranks, protected)
+        return Assigned(histogram, self.codebook, ranks, protected)
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """[k]: the weights of each rank, protected ones included."""
+        """The number of weights at each rank, protected ones included, `[k]`."""
         counts = np.zeros(len(self.codebook), np.int64)
-        np.add.at(counts, self.ranks, self.points.counts)
+        np.add.at(counts, self.ranks, self.histogram.counts)
         return counts
 
     @property
     def n_protected(self) -> int:
-        """How many weights are stored exactly."""
-        return int(self.points.counts[self.protected].sum())
+        """The number of weights that are stored exactly."""
+        return int(self.histogram.counts[self.protected].sum())
 
 
-Split = Callable[[Histogram, NDArray[np.float64]], Histogram]
-"""Splits the points that hold some values into finer ones: see `points.refine`."""
+Split: TypeAlias = Callable[[Histogram, NDArray[np.float64]], Histogram]
+"""Splits the bins in which some values fall into finer ones: see `isotone.core.counting.refine`."""
 
 
 class Method(Protocol):
-    """A way to cluster the points of a matrix."""
+    """A way to cluster the histogram of a matrix.
 
-    def assign(self, points: Histogram, value_bits: int, n_chunks: int, split: Split) -> Assigned:
-        """Choose codebook and protected points.
+    Methods are sent to worker processes, so they must pickle.
+    """
 
-        value_bits: what the value of a protected weight takes on disk. n_chunks: in how many the
-        ranks will be coded. split: makes finer points where that would help; may be called.
+    def assign(
+        self,
+        histogram: Histogram,
+        rate: MatrixRate,
+        unit: float | None = None,
+        split: Split | None = None,
+    ) -> Assigned:
+        """Choose a codebook, a rank for each bin, and the protected bins.
+
+        Parameters
+        ----------
+        histogram : Histogram
+            The weights of the matrix, divided by its scales if it has any.
+        rate : MatrixRate
+            What centroids, ranks and protected weights cost on disk.
+        unit : float, optional
+            The squared error of one weight in whose units λ is given; None for the mean square of
+            the histogram's bulk, if the matrix is not calibrated.
+        split : callable, optional
+            Splits bins into finer ones where that helps; None if there is nothing to split.
+
+        Returns
+        -------
+        Assigned
+            For `histogram`, or for what `split` made of it.
         """
         ...
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a user asked for, from which a factory makes a method.
+
+    Attributes
+    ----------
+    k : int
+        The number of centroids, 2 to 256; at most that many if the method chooses the number.
+    protection : Protection
+        The rule for protected weights.
+    lambda_ : float, optional
+        The Lagrange multiplier λ, see `EntropyMethod`; None if none was asked for.
+    """
+
+    k: int
+    protection: Protection
+    lambda_: float | None = None
+
+
+MethodFactory: TypeAlias = Callable[[MethodSettings], Method]
+"""Makes a method from the settings of a matrix."""
+
+_FACTORIES: dict[str, MethodFactory] = {}
+
+
+def register_method(name: str) -> Callable[[MethodFactory], MethodFactory]:
+    """Register a factory of methods by name, as a decorator.
+
+    Parameters
+    ----------
+    name : str
+        The name by which the method is found. A later registration replaces an earlier one.
+
+    Returns
+    -------
+    callable
+        The decorator, which returns the factory unchanged.
+
+    Examples
+    --------
+    >>> from isotone.core.clustering.kmeans import KMeansMethod
+    >>> @register_method("four values")
+    ... def four_values(settings):
+    ...     return KMeansMethod(4, settings.protection)
+    >>> method_named("four values")(MethodSettings(16, Protection.parse("off"))).k
+    4
+    """
+
+    def register(factory: MethodFactory) -> MethodFactory:
+        _FACTORIES[name] = factory
+        return factory
+
+    return register
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods, those that other packages bring included, sorted."""
+    return sorted(_FACTORIES.keys() | entry_points(group=ENTRY_POINTS).names)
+
+
+def method_named(name: str) -> MethodFactory:
+    """Return the factory of a method.
+
+    Parameters
+    ----------
+    name : str
+        The name of a registered method, or of an entry point, which is then imported.
+
+    Returns
+    -------
+    callable
+        Makes the method from `MethodSettings`.
+
+    Raises
+    ------
+    InputError
+        If there is no method of that name.
+    """
+    if name not in _FACTORIES:
+        for entry_point in entry_points(group=ENTRY_POINTS, name=name):
+            register_method(name)(entry_point.load())
+    if name not in _FACTORIES:
+        raise InputError(f"method is {name!r}; expected one of {', '.join(method_names())}")
+    return _FACTORIES[name]

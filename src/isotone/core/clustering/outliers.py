@@ -1,10 +1,11 @@
-"""Which few weights are stored exactly, because no centroid serves them.
+"""Which few weights are protected: outliers that are stored exactly, since no centroid serves them.
 
 At mean squared error D a further bit for every weight would take D to D/4, so one more bit buys
 2 ln 2 D of squared error (the slope of D(R) = c * 4^-R). Storing a weight exactly costs some
-BITS, 32 for a 16-bit format; it pays where its squared error is above 2 ln 2 * BITS * D, that is
-where its error is above about 6.7 sqrt(D). Without the protected weights the codebook moves
-closer to the rest, D falls, and more weights may qualify: a few rounds settle it.
+BITS, 32 for a 16-bit format. It pays where the squared error of the weight is above
+2 ln 2 * BITS * D, that is, where its error is above about 6.7 sqrt(D). Without the protected
+weights the codebook moves closer to the rest, D falls, and more weights may qualify; after a few
+rounds the choice stays.
 
 The error of a weight depends on nothing but its value, so all of this happens on the histogram.
 """
@@ -17,30 +18,56 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isotone.core.clustering.kmeans import Clustering, nearest, solve
-from isotone.core.clustering.method import Assigned, Split
-from isotone.core.histogram import Histogram, summarise
+from isotone.core.clustering.solver import Clustering, nearest, solve
+from isotone.core.histogram import Histogram, coarsen
+from isotone.core.rate import MatrixRate
 from isotone.errors import InputError
 
-GAP_BITS = 16
-"""What a protected weight takes on disk beside its value: the gap to the one before it."""
-
-_REFINEMENTS = 4
 _ROUNDS = 8
-_COARSE = 16  # points for each centroid
-_FINE = 1 << 12  # points
-_SETTLED = 5e-5  # of the weights: at 32 bits each, under 0.002 bits a weight
+_COARSE = 16  # bins for each centroid
+_FINE = 1 << 12  # bins
+_CONVERGED = 5e-5  # of the weights: at 32 bits each, under 0.002 bits a weight
 
 
 @dataclass(frozen=True)
 class Protection:
-    """A rule: `auto`, `off`, or a fraction of the weights (those with the largest errors)."""
+    """A rule that says which weights are protected.
 
-    fraction: float | None = None  # None: auto
+    Attributes
+    ----------
+    fraction : float, optional
+        The fraction of the weights to protect, those with the largest errors; 0 for none. None
+        for `auto`: as many as pay for their bits.
+
+    Examples
+    --------
+    >>> Protection.parse("off")
+    Protection(fraction=0.0)
+    >>> str(Protection())
+    'auto'
+    """
+
+    fraction: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Protection:
-        """Read `auto`, `off` or a number from 0 to 0.05; raises InputError otherwise."""
+        """Return the rule that a text stands for.
+
+        Parameters
+        ----------
+        text : str
+            `auto`, `off`, or a number from 0 to 0.05.
+
+        Returns
+        -------
+        Protection
+            The rule.
+
+        Raises
+        ------
+        InputError
+            If the text is none of these.
+        """
         if text == "auto":
             return cls()
         if text == "off":
@@ -62,95 +89,93 @@ class Protection:
         return str(self.fraction) if self.fraction else "off"
 
 
-@dataclass(frozen=True)
-class KMeansMethod:
-    """The k values with the least squared error, some weights protected by a rule."""
-
-    k: int
-    protection: Protection
-
-    def assign(self, points: Histogram, value_bits: int, _n_chunks: int, split: Split) -> Assigned:
-        """See Method. Points are split where a border falls, so the result is the optimum's."""
-        clustering, chosen = solve_protected(points, self.k, self.protection, value_bits)
-        for _ in range(_REFINEMENTS if points.widths.any() else 0):
-            borders = (clustering.codebook[1:].astype(np.float64) + clustering.codebook[:-1]) / 2
-            finer = split(points, borders)
-            if finer is points:
-                break
-            points = finer
-            clustering, chosen = solve_protected(points, self.k, self.protection, value_bits)
-        ranks = nearest(clustering.codebook, points.values)
-        return Assigned(points, clustering.codebook, ranks, chosen)
-
-
 def solve_protected(
-    points: Histogram, k: int, rule: Protection, value_bits: int
+    histogram: Histogram, k: int, rule: Protection, rate: MatrixRate
 ) -> tuple[Clustering, NDArray[np.bool_]]:
-    """The best clustering of what a rule leaves over, and which points ([n] bool) it protects.
+    """Cluster what a rule leaves over, and say what it protects.
 
-    value_bits: what the value of a protected weight takes on disk.
+    Parameters
+    ----------
+    histogram : Histogram
+        The weights.
+    k : int
+        The number of centroids, 2 to 256.
+    rule : Protection
+        Which weights are protected.
+    rate : MatrixRate
+        What a protected weight costs.
 
-    Cost: a few times that of `solve` for up to some ten thousand points (all 16-bit formats), not
-    much more than it for many: the choice is settled on summaries of the points, coarse then fine,
-    and what a limit on the error found there means is looked up on the points themselves.
+    Returns
+    -------
+    clustering : Clustering
+        The best clusters of the bins that are not protected.
+    protected : bool array, `[n]`
+        Which bins are.
+
+    Notes
+    -----
+    The cost is a few times that of `solve` for up to some ten thousand bins, as all 16-bit formats
+    have, and not much more than it for many: the choice is made on coarser histograms first, and
+    the limit on the error that is found there is then applied to the bins themselves.
     """
-    if rule.fraction == 0.0 or len(points) <= k:
-        return solve(points, k), np.zeros(len(points), np.bool_)
-    level = summarise(points, _COARSE * k)
+    if rule.fraction == 0.0 or len(histogram) <= k:
+        return solve(histogram, k), np.zeros(len(histogram), np.bool_)
+    level = coarsen(histogram, _COARSE * k)
     chosen = np.zeros(len(level), np.bool_)
-    clustering, chosen, limit = _settle(level, chosen, k, rule, value_bits)
-    if level is not points:
-        level = summarise(points, _FINE)
+    clustering, chosen, limit = _alternate(level, chosen, k, rule, rate)
+    if level is not histogram:
+        level = coarsen(histogram, _FINE)
         chosen = _squared_errors(level, clustering.codebook) > limit
-        clustering, chosen, limit = _settle(level, chosen, k, rule, value_bits)
-    if level is not points:
-        errors = _squared_errors(points, clustering.codebook)
+        clustering, chosen, limit = _alternate(level, chosen, k, rule, rate)
+    if level is not histogram:
+        errors = _squared_errors(histogram, clustering.codebook)
         if rule.fraction is not None:
-            limit = _limit(points, errors, errors > limit, rule, value_bits)
+            limit = _limit(histogram, errors, errors > limit, rule, rate)
         chosen = errors > limit
-        clustering = solve(points.where(~chosen), k)
+        clustering = solve(histogram.where(~chosen), k)
     return clustering, chosen
 
 
-def _settle(
-    points: Histogram, chosen: NDArray[np.bool_], k: int, rule: Protection, value_bits: int
+def _alternate(
+    histogram: Histogram, chosen: NDArray[np.bool_], k: int, rule: Protection, rate: MatrixRate
 ) -> tuple[Clustering, NDArray[np.bool_], float]:
-    """Cluster and choose in turn until the choice stays, or has nearly done so.
+    """Cluster and choose in turn, until the choice stays or nearly does.
 
-    Returns the clustering, the choice, and the squared error above which a weight is chosen. A
-    fraction is a promise, which the latest choice keeps; with `auto`, what the codebook was made
-    without is what is protected.
+    The function returns the clustering, the choice, and the squared error above which a weight is
+    chosen. A fraction is a promise, which the latest choice keeps. With `auto`, the weights are
+    protected without which the codebook was made.
     """
     for _ in range(_ROUNDS):
-        clustering = solve(points.where(~chosen), k)
-        errors = _squared_errors(points, clustering.codebook)
-        limit = _limit(points, errors, chosen, rule, value_bits)
+        clustering = solve(histogram.where(~chosen), k)
+        errors = _squared_errors(histogram, clustering.codebook)
+        limit = _limit(histogram, errors, chosen, rule, rate)
         previous, chosen = chosen, errors > limit
-        n_changed = int(points.counts[chosen != previous].sum())
-        if n_changed <= _SETTLED * points.n_weights:
+        n_changed = int(histogram.counts[chosen != previous].sum())
+        if n_changed <= _CONVERGED * histogram.n_weights:
             break
     return clustering, previous if rule.fraction is None else chosen, limit
 
 
-def _squared_errors(points: Histogram, codebook: NDArray[np.float32]) -> NDArray[np.float64]:
-    distances = points.values - codebook[nearest(codebook, points.values)]
+def _squared_errors(histogram: Histogram, codebook: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The squared error of each bin's mean, `[n]`."""
+    distances = histogram.values - codebook[nearest(codebook, histogram.values)]
     return np.square(distances)
 
 
 def _limit(
-    points: Histogram,
+    histogram: Histogram,
     errors: NDArray[np.float64],
     chosen: NDArray[np.bool_],
     rule: Protection,
-    value_bits: int,
+    rate: MatrixRate,
 ) -> float:
     """The squared error above which a weight is protected, given what is protected so far."""
     if rule.fraction is None:
         clustered = ~chosen
-        distortion = (points.counts * errors + points.within)[clustered].sum()
-        mean = float(distortion) / int(points.counts[clustered].sum())
-        return 2.0 * math.log(2.0) * (GAP_BITS + value_bits) * mean
+        distortion = (histogram.counts * errors + histogram.within)[clustered].sum()
+        mean = float(distortion) / int(histogram.counts[clustered].sum())
+        return 2.0 * math.log(2.0) * rate.protected_bits * mean
     order = np.argsort(-errors, kind="stable")
-    affordable = np.cumsum(points.counts[order]) <= rule.fraction * points.n_weights
+    affordable = np.cumsum(histogram.counts[order]) <= rule.fraction * histogram.n_weights
     n_affordable = int(affordable.sum())
     return float(errors[order[min(n_affordable, len(order) - 1)]])

@@ -11,8 +11,8 @@ from torch import nn
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
-from isotone.codec.packed import rank_bits
 from isotone.core.clustered_tensor import ClusteredTensor
+from isotone.core.rate import rank_bits
 from isotone.core.values import Values
 from isotone.models.packed.gradient import DecodeWithGradient, LinearWithGradient
 from isotone.models.packed.kernels import as_bytes

@@ -8,8 +8,8 @@ from functools import cache
 
 from isotone.checkpoint.source.source import Source
 from isotone.codec.packed import CHUNK_WEIGHTS
-from isotone.core.fit import Matrix
 from isotone.core.float_format import Bits, FloatFormat
+from isotone.core.matrix import Matrix
 from isotone.plan.tensors import Clustered
 
 PIECE_WEIGHTS = 16 * CHUNK_WEIGHTS

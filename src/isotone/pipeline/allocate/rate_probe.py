@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.source.source import Source
-from isotone.codec.packed import RANS_STATE_BYTES
-from isotone.core.clustering.entropy import coded_bits
-from isotone.core.fit import Matrix, MatrixSummary, cluster_counted, count
-from isotone.core.scales.balancing import Scales
+from isotone.core.fit import cluster_summary
+from isotone.core.matrix import Matrix, MatrixSummary, summarise_matrix
+from isotone.core.rate import overhead_bits
+from isotone.core.scales.scales import Scales
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine
 from isotone.pipeline.allocate.each_matrix import Group, each_matrix
@@ -29,7 +29,6 @@ from isotone.plan.settings import MatrixSettings
 
 _KEPT_BYTES = 256 << 20  # of matrix summaries, in each worker
 _KEEPING = threading.Lock()
-_CODER_BITS = 0.004  # a weight: what 12-bit frequencies cost
 
 Summarise = Callable[[PlannedMatrix, Matrix], MatrixSummary]
 """Summarises a matrix: chooses its scales and makes the histogram of what is left."""
@@ -53,7 +52,7 @@ def summarise_plainly(matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
     MatrixSummary
         The summary.
     """
-    return count(weights, matrix.plan.settings.scale)
+    return summarise_matrix(weights, matrix.plan.settings.scale)
 
 
 @contextmanager
@@ -115,10 +114,13 @@ def fixed_bits(matrix: PlannedMatrix, scales: Scales | None) -> float:
         The bits of headers, coder states, scales, and what 12-bit frequencies cost.
     """
     layout = matrix.plan.layout
-    bits = 8.0 * layout.header_bytes / matrix.plan.n_matrices
-    bits += 8.0 * RANS_STATE_BYTES * layout.chunks_a_matrix
-    bits += 0 if scales is None else scales.stored_bits
-    return bits + _CODER_BITS * layout.matrix_weights
+    return overhead_bits(
+        layout.header_bytes,
+        matrix.plan.n_matrices,
+        layout.chunks_a_matrix,
+        layout.matrix_weights,
+        0 if scales is None else scales.stored_bits,
+    )
 
 
 class _Prober:
@@ -156,10 +158,9 @@ def _bits_of(
     settings: Sequence[MatrixSettings],
 ) -> list[float]:
     """Return all bits that one matrix takes on disk, with each of some settings."""
-    value_bits = 8 * weights.float_format.itemsize
     fixed = fixed_bits(matrix, summary.scales)
     coded = []
     for each in settings:
-        assigned = cluster_counted(summary, weights, each.method)
-        coded.append(coded_bits(assigned, value_bits, weights.n_chunks))
+        assigned = cluster_summary(summary, weights, each.method)
+        coded.append(weights.rate.clustered_bits(assigned.counts, assigned.n_protected))
     return [bits + fixed for bits in coded]

@@ -16,15 +16,12 @@ import numpy as np
 from isotone.calibration.arrays import load_array, write_array
 from isotone.calibration.statistics import Statistics
 from isotone.checkpoint.source.source import Source
-from isotone.core.calibrated.gptq import (
-    Spreading,
-    count_by_cost,
-    fit_with_feedback,
-    order_of,
-)
+from isotone.core.calibrated.gptq import fit_with_feedback
+from isotone.core.calibrated.inverse_hessian import InverseHessianFactor, column_order
+from isotone.core.calibrated.scales import summarise_by_cost
 from isotone.core.calibrated.sensitivity import Sensitivity
-from isotone.core.clustering.entropy import stored_bits
-from isotone.core.fit import Fit, Matrix, MatrixSummary, count, fit_counted
+from isotone.core.fit import Fit, fit_summary
+from isotone.core.matrix import Matrix, MatrixSummary, summarise_matrix
 from isotone.core.moments import moments_of
 from isotone.pipeline.allocate.each_matrix import matrices_of
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
@@ -99,8 +96,7 @@ class CalibratedFitter:
                 continue
             weights = matrix.read_from(source)
             moments = moments_of(weights.rows, weights.float_format)
-            mean_square = moments.squares_about_mean / moments.n_weights + moments.mean**2
-            losses.append(sensitivity.unit_loss / moments.n_weights * mean_square)
+            losses.append(sensitivity.unit_loss / moments.n_weights * moments.mean_square)
         return cls(source, statistics, fallbacks, float(np.median(losses)) if losses else 1.0)
 
     def summarise(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
@@ -122,7 +118,7 @@ class CalibratedFitter:
             return self._summarise_plainly(matrix, weights)
         sensitivity, factor = self._sensitivity(matrix), self._factor(matrix, weights)
         rule = matrix.plan.settings.scale
-        return self._relative(count_by_cost(weights, rule, sensitivity, factor.step))
+        return self._relative(summarise_by_cost(weights, rule, sensitivity, factor.error_unit))
 
     def fit(self, matrix: PlannedMatrix) -> Fit:
         """Cluster a matrix, by its statistics where those are used.
@@ -140,7 +136,7 @@ class CalibratedFitter:
         weights = self.read(matrix)
         summary, method = self.summarise(matrix, weights), matrix.plan.settings.method
         if matrix.key in self.fallbacks:
-            return fit_counted(summary, weights, method)
+            return fit_summary(summary, weights, method)
         return fit_with_feedback(weights, summary, self._factor(matrix, weights), method)
 
     def fit_plainly(self, matrix: PlannedMatrix, weights: Matrix) -> Fit:
@@ -159,7 +155,7 @@ class CalibratedFitter:
             The clustered matrix.
         """
         summary = self._summarise_plainly(matrix, weights)
-        return fit_counted(summary, weights, matrix.plan.settings.method)
+        return fit_summary(summary, weights, matrix.plan.settings.method)
 
     def bits(self, matrix: PlannedMatrix) -> float:
         """Return the bits that a matrix takes on disk.
@@ -192,14 +188,13 @@ class CalibratedFitter:
         return matrix.read_from(self._source)
 
     def _summarise_plainly(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
-        summary = count(weights, matrix.plan.settings.scale)
+        summary = summarise_matrix(weights, matrix.plan.settings.scale)
         if self.fallbacks.get(matrix.key, NO_HELP) != NO_HELP:
             return summary
         sensitivity = self._sensitivity(matrix)
         row, column = np.ones(weights.shape[0]), np.ones(weights.shape[1])
         if summary.scales is not None:
-            row = summary.scales.unit * summary.scales.row_scales().astype(np.float64)
-            column = summary.scales.column_scales().astype(np.float64)
+            row, column = summary.scales.products()
         inputs = np.diag(sensitivity.inputs).astype(np.float64)
         cost = 0.5 * float(np.mean(sensitivity.outputs * row**2) * np.mean(inputs * column**2))
         return self._relative(replace(summary, unit=1.0 / cost))
@@ -217,14 +212,15 @@ class CalibratedFitter:
         assert found is not None  # it would be among the fallbacks
         return found
 
-    def _factor(self, matrix: PlannedMatrix, weights: Matrix) -> Spreading:
+    def _factor(self, matrix: PlannedMatrix, weights: Matrix) -> InverseHessianFactor:
         """Return the inverse-Hessian factor; it is computed once and kept with the statistics."""
         path = self.statistics.factor_file(*matrix.key)
         with _FACTORISING:
             if not path.exists():
                 inputs = self._sensitivity(matrix).inputs
-                write_array(path, Spreading.of(inputs, order_of(weights, inputs)).to_array())
-        return Spreading.of_array(load_array(path))
+                factor = InverseHessianFactor.of(inputs, column_order(weights, inputs))
+                write_array(path, factor.to_array())
+        return InverseHessianFactor.of_array(load_array(path))
 
 
 def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
@@ -244,9 +240,8 @@ def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
     float
         All its bits.
     """
-    value_bits = 8 * weights.float_format.itemsize
-    coded = stored_bits(fit.counts, fit.n_protected, value_bits, weights.n_chunks)
-    return coded + fixed_bits(matrix, fit.scales)
+    clustered = weights.rate.clustered_bits(fit.counts, fit.n_protected)
+    return clustered + fixed_bits(matrix, fit.scales)
 
 
 def _reason(source: Source, matrix: PlannedMatrix, sensitivity: Sensitivity | None) -> str | None:

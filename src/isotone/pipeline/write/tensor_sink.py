@@ -22,10 +22,10 @@ from isotone.codec.arrays import (
 )
 from isotone.codec.outlier_index import encode_positions
 from isotone.codec.packed import ALIGNMENT
-from isotone.core.cluster import pad_codebook, stacked_codes
-from isotone.core.clustering.entropy import entropy_bits
 from isotone.core.fit import Fit
 from isotone.core.float_format import Bits
+from isotone.core.rate import entropy_bits
+from isotone.core.stack import pad_codebook, stack_scales
 from isotone.plan.tensors import Clustered
 
 
@@ -170,7 +170,7 @@ class TensorSink:
             (ROW_SCALE, rows, n_rows),
             (COLUMN_SCALE, columns, n_columns),
         ):
-            array = stacked_codes(codes, length, stack=stack)
+            array = stack_scales(codes, length, stack=stack)
             if array is not None:
                 yield SmallArray(name + suffix, "U8", array)
 
@@ -199,7 +199,7 @@ class TensorSink:
             entropy_bits=sum(entropy_bits(fit.counts) for fit in self._fits) / n,
             distortion=self._distortion,
             relative_distortion=self._distortion / squares if squares else 0.0,
-            optimality_gap=sum(fit.optimality_gap for fit in self._fits),
+            optimality_gap=sum(fit.optimality_bound for fit in self._fits),
             mean=mean,
             standard_deviation=float(np.sqrt((squares + between) / n)),
             source_hash=self._source_hash.hexdigest(),

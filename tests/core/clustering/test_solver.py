@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isotone.core.cluster import cluster
-from isotone.core.clustering.kmeans import nearest, solve
+from isotone.core.clustering.solver import nearest, solve
 from isotone.core.histogram import Histogram, order_keys
 from isotone.errors import InputError
+from tests.builders.histograms import histogram_of
 
 # Costs come from prefix sums of squares about the median, each rounded to 53 bits; a sum of n of
 # them is off by at most n * 2**-53 of the largest, and n stays below 4,000 in these tests.
@@ -28,13 +29,6 @@ weights = st.dictionaries(grid, st.integers(1, 20), min_size=1, max_size=9)
 arrays = st.lists(grid, min_size=1, max_size=200)
 
 
-def points_of(table):
-    """Points from {value: count}."""
-    values = np.array(sorted(table), np.float64)
-    counts = np.array([table[value] for value in sorted(table)], np.int64)
-    return Histogram.exact(order_keys(values.astype(np.float32)), values, counts)
-
-
 def exact_cost(values, counts):
     """The weighted squared error of one cluster, without rounding."""
     values, counts = [Fraction(v) for v in values], [Fraction(int(c)) for c in counts]
@@ -42,28 +36,28 @@ def exact_cost(values, counts):
     return sum(c * (v - mean) ** 2 for v, c in zip(values, counts, strict=True))
 
 
-def cost_of_runs(points, starts):
-    ends = [*starts[1:], len(points)]
+def cost_of_runs(histogram, starts):
+    ends = [*starts[1:], len(histogram)]
     runs = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
-    return sum(exact_cost(points.values[run], points.counts[run]) for run in runs)
+    return sum(exact_cost(histogram.values[run], histogram.counts[run]) for run in runs)
 
 
-def brute_force(points, k):
+def brute_force(histogram, k):
     """The least cost of any cut into k runs, by trying them all."""
-    cuts = combinations(range(1, len(points)), min(k, len(points)) - 1)
-    return min(cost_of_runs(points, [0, *inner]) for inner in cuts)
+    cuts = combinations(range(1, len(histogram)), min(k, len(histogram)) - 1)
+    return min(cost_of_runs(histogram, [0, *inner]) for inner in cuts)
 
 
-def second_moment(points):
-    middle = points.values[len(points) // 2]
-    return float(points.counts @ (points.values - middle) ** 2)
+def second_moment(histogram):
+    middle = histogram.values[len(histogram) // 2]
+    return float(histogram.counts @ (histogram.values - middle) ** 2)
 
 
 @given(weights, st.integers(2, 6))
 def test_equals_brute_force_over_contiguous_partitions(table, k):
-    points = points_of(table)
-    found = cost_of_runs(points, list(solve(points, k).starts))
-    assert found - brute_force(points, k) <= ROUNDING * second_moment(points)
+    histogram = histogram_of(table)
+    found = cost_of_runs(histogram, list(solve(histogram, k).starts))
+    assert found - brute_force(histogram, k) <= ROUNDING * second_moment(histogram)
 
 
 @given(
@@ -76,9 +70,9 @@ def test_equals_brute_force_over_contiguous_partitions(table, k):
     st.integers(2, 5),
 )
 def test_equals_brute_force_at_any_magnitude(table, k):
-    points = points_of({value + 0.0: count for value, count in table.items()})
-    found = cost_of_runs(points, list(solve(points, k).starts))
-    assert found - brute_force(points, k) <= ROUNDING * second_moment(points)
+    histogram = histogram_of({value + 0.0: count for value, count in table.items()})
+    found = cost_of_runs(histogram, list(solve(histogram, k).starts))
+    assert found - brute_force(histogram, k) <= ROUNDING * second_moment(histogram)
 
 
 def lloyd(values, counts, centroids):
@@ -96,11 +90,11 @@ def test_never_worse_than_lloyd_from_random_starts(k):
     generator = np.random.default_rng(k)
     values = np.unique(generator.standard_t(3, 800).astype(np.float32)).astype(np.float64)
     counts = generator.integers(1, 50, len(values))
-    points = Histogram.exact(order_keys(values.astype(np.float32)), values, counts)
-    found = float(cost_of_runs(points, list(solve(points, k).starts)))
+    histogram = Histogram.exact(order_keys(values.astype(np.float32)), values, counts)
+    found = float(cost_of_runs(histogram, list(solve(histogram, k).starts)))
     for _ in range(10):
         start = generator.choice(values, k, replace=False)
-        assert found <= lloyd(values, counts, start) + ROUNDING * second_moment(points)
+        assert found <= lloyd(values, counts, start) + ROUNDING * second_moment(histogram)
 
 
 @given(
@@ -119,9 +113,9 @@ def test_equivariant_under_scaling_and_shifting(values, k, factor, shift):
 
 @given(arrays, st.integers(2, 8), st.sampled_from([3.0, 0.1, 7.3]))
 def test_distortion_scales_with_the_square_of_any_factor(values, k, factor):
-    points = points_of({v: values.count(v) for v in values})
-    scaled = Histogram.exact(points.keys, factor * points.values, points.counts)
-    one, other = (float(cost_of_runs(p, list(solve(p, k).starts))) for p in (points, scaled))
+    histogram = histogram_of({v: values.count(v) for v in values})
+    scaled = Histogram.exact(histogram.keys, factor * histogram.values, histogram.counts)
+    one, other = (float(cost_of_runs(p, list(solve(p, k).starts))) for p in (histogram, scaled))
     assert abs(factor**2 * one - other) <= 10 * ROUNDING * second_moment(scaled)
 
 
@@ -129,7 +123,7 @@ def test_distortion_scales_with_the_square_of_any_factor(values, k, factor):
 def test_an_integer_weight_is_repetition(table, k, random):
     repeated = [value for value, count in table.items() for _ in range(count)]
     random.shuffle(repeated)
-    counted = solve(points_of(table), k)
+    counted = solve(histogram_of(table), k)
     found = cluster(np.array([repeated], np.float32), k, protect="off")
     assert np.array_equal(found.codebook, counted.codebook)
     assert np.array_equal(found.ranks[0], nearest(counted.codebook, np.array(repeated, "f8")))
