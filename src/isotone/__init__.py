@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.pipeline.summary import CompressSummary as CompressSummary
     from isotone.pipeline.verify import Verification as Verification
     from isotone.pipeline.verify import verify as verify
+    from isotone.reporting.report import Report as Report
+    from isotone.reporting.report import report as report
 
 _MODULES = {
     "isotone.checkpoint.files.tensor_info": ("TensorInfo",),
@@ -77,6 +79,7 @@ _MODULES = {
     "isotone.pipeline.inspect": ("Inspection", "inspect"),
     "isotone.pipeline.summary": ("CompressSummary",),
     "isotone.pipeline.verify": ("Verification", "verify"),
+    "isotone.reporting.report": ("Report", "report"),
 }
 """The public names by the module that defines each of them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,12 +10,10 @@ from itertools import product
 import numpy as np
 
 from isotone.errors import InputError
+from isotone.plan.layer_name import LayerName
 from isotone.study.edits import EDITS
 from isotone.study.plan import EditChoice, Grid, LayerChoice, Plan
 from isotone.study.record import StudyRun
-
-_IN_LAYER = re.compile(r"^(?P<stack>.*?)\.(?P<layer>\d+)\.(?P<type>.+?)(\.weight)?$")
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 RunSequence = tuple[StudyRun, ...]
 """Runs that are measured in this order; the rest is left out where one passes `until`."""
@@ -58,10 +55,8 @@ class MatrixPlace:
         >>> MatrixPlace.of("model.layers.8.mlp.up_proj.weight")
         MatrixPlace(layer=8, type='mlp.up_proj')
         """
-        found = _IN_LAYER.match(name)
-        if found is None:
-            return None
-        return cls(int(found["layer"]), _NUMBER.sub("*", found["type"]))
+        found = LayerName.of(name)
+        return None if found is None else cls(found.layer, found.type)
 
 
 def expand(plan: Plan, k: Sequence[int], places: Sequence[MatrixPlace]) -> list[RunSequence]:
