@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from isotone.evaluation.run import evaluate
-from isotone.models.text import cut_windows, encode, read_text
+from isotone.models.text import encode
 from tests.builders import language_model
 
 CONTEXT = 32
-
-
-def test_windows_are_the_whole_text_cut_without_special_tokens():
-    tokenizer, text = language_model.tokenizer(), language_model.text()
-    tokens = encode(tokenizer, text)
-    assert tokenizer.decode(tokens) == text
-    cut = cut_windows(tokens, 10, 7, "text")
-    assert cut.shape == (7, 10)
-    assert np.array_equal(cut.flatten(), tokens[:70])
-
-
-def test_every_machine_has_the_builtin_text():
-    text = read_text("builtin")
-    assert len(text) > 200_000
-    assert "assert" in text
 
 
 @pytest.mark.parametrize("context", [2, 17, language_model.MAX_POSITIONS])
