@@ -34,7 +34,7 @@ def test_type_checkers_see_the_same_names():
     assert (INIT.parent / "py.typed").is_file()
 
 
-@pytest.mark.skipif(missing(*TRAINING), reason="some of the names need torch")
+@pytest.mark.skipif(missing(*TRAINING, *CHARTS), reason="some of the names need extras")
 @pytest.mark.parametrize("name", sorted(isotone.__all__))
 def test_every_public_name_is_there_and_described(name):
     value = getattr(isotone, name)
