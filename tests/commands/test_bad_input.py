@@ -109,7 +109,7 @@ WRONG = {
     "compress good OUT --set a:bits=4": "'bits' is not a setting",
     "compress good OUT --set a:scale=most": "scale is 'most'; expected auto, none, row or both",
     "compress good OUT --scale sideways": "scale is 'sideways'; expected auto, none, row or both",
-    "compress good OUT --method foo": "method is 'foo'; expected kmeans or entropy",
+    "compress good OUT --method foo": "method is 'foo'; expected one of entropy, kmeans",
     "compress good OUT --method kmeans --bits 4": "bits were given, and method kmeans",
     "compress good OUT --bits": "requires an argument",
     "compress good OUT --bits few": "Invalid value for '--bits'",

@@ -87,11 +87,13 @@ def compress(
         Scales of rows and columns that a matrix is divided by before it is clustered: `auto`,
         `none`, `row` or `both`.
     method : str, optional
-        `kmeans` (the least squared error for `k` centroids) or `entropy` (the least squared error
-        for the bytes on disk). By default `entropy` if `bits` is given, and `kmeans` otherwise.
+        `kmeans` (the least squared error for `k` centroids), `entropy` (the least squared error for
+        the bytes on disk), or the name of a method that another package registered. By default
+        `entropy` if `bits` is given, and `kmeans` otherwise.
     bits : float, optional
         The size to aim at, 1 to 8: all bits that the clustered weights take on disk, divided by
-        their number, over the whole model. Only for the method `entropy`; 4 by default.
+        their number, over the whole model. By default 4 for `entropy`. `kmeans` takes no size; a
+        registered method meets it as far as its result depends on the Lagrange multiplier.
     include : sequence of str, optional
         Globs of tensor names: only matrices that match one of them are clustered.
     exclude : sequence of str, optional
@@ -177,9 +179,11 @@ def _job(
     calibrate: str | Path | None,
 ) -> dict[str, Any]:
     """Return what makes a job the same as an earlier one, as JSON."""
+    own_method = selection.settings.method_name
     return {
         "isotone": version("isotone"),
         "arguments": {
+            **({} if own_method is None else {"method": own_method}),
             "k": selection.settings.k,
             "protect": str(selection.settings.protect),
             "scale": selection.settings.scale.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isotone.core.cluster import check_k
+from isotone.core.clustering.method import method_named
 from isotone.core.clustering.outliers import Protection
 from isotone.core.clustering.solver import MAX_K
 from isotone.core.scales.balancing import ScaleRule
@@ -18,6 +19,7 @@ MIN_BITS, MAX_BITS = 1.0, 8.0
 """The bits per weight that can be asked for."""
 
 _K = 16
+_BUILT_IN = ("kmeans", "entropy")
 
 
 def selection_of(
@@ -43,19 +45,22 @@ def selection_of(
     selection : Selection
         Which tensors are clustered, and how.
     target : float or None
-        The bits per weight to aim at; None for k-means.
+        The bits per weight to aim at; None if the method does not aim at a size.
 
     Raises
     ------
     InputError
         If a value is not allowed, or if values contradict each other.
     """
+    if method is not None:
+        method_named(method)  # refuses a name that nobody registered
     target = _target(method, bits)
     if k is None:
         k = _K if target is None else MAX_K
     check_k(k)
+    own = None if method in _BUILT_IN else method
     selection = Selection(
-        MatrixSettings(k, Protection.parse(protect), ScaleRule.parse(scale)),
+        MatrixSettings(k, Protection.parse(protect), ScaleRule.parse(scale), method_name=own),
         tuple(include),
         tuple(exclude),
         tuple(Rule.parse(text) for text in settings),
@@ -83,9 +88,7 @@ def check_bits(bits: float) -> None:
 
 
 def _target(method: str | None, bits: float | None) -> float | None:
-    """Return the bits per weight that are asked for, or None for k-means."""
-    if method not in (None, "kmeans", "entropy"):
-        raise InputError(f"method is {method!r}; expected kmeans or entropy")
+    """Return the bits per weight that are asked for; None if the method does not aim at a size."""
     if method == "kmeans" and bits is not None:
         raise InputError(
             "bits were given, and method kmeans; k-means takes k, --bits goes with --method entropy"

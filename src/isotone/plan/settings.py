@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from isotone.core.cluster import check_k
-from isotone.core.clustering.entropy import EntropyMethod
-from isotone.core.clustering.kmeans import KMeansMethod
-from isotone.core.clustering.method import Method
+from isotone.core.clustering.method import Method, MethodSettings, method_named
 from isotone.core.clustering.outliers import Protection
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
@@ -31,20 +29,23 @@ class MatrixSettings:
     scale : ScaleRule
         The rule for the scales of rows and columns.
     lambda_ : float, optional
-        The Lagrange multiplier of a bit, see `EntropyMethod`; None for k-means.
+        The Lagrange multiplier of a bit, see `EntropyMethod`; None if no size was asked for.
+    method_name : str, optional
+        The name of a registered method. By default `entropy` if `lambda_` is given, and `kmeans`
+        otherwise.
     """
 
     k: int = 16
     protect: Protection = field(default_factory=Protection)
     scale: ScaleRule = ScaleRule.AUTO
     lambda_: float | None = None
+    method_name: str | None = None
 
     @property
     def method(self) -> Method:
-        """The method that clusters the histogram of a matrix."""
-        if self.lambda_ is None:
-            return KMeansMethod(self.k, self.protect)
-        return EntropyMethod(self.lambda_, self.k, protect=self.protect.fraction is None)
+        """The method that clusters the histogram of a matrix, made by its factory."""
+        name = self.method_name or ("kmeans" if self.lambda_ is None else "entropy")
+        return method_named(name)(MethodSettings(self.k, self.protect, self.lambda_))
 
 
 @dataclass(frozen=True)
