@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
 from isotone.cli.console import ProgressBar, progress_bar
 from isotone.engine.tasks import Engine
@@ -54,15 +53,11 @@ def _opened_engine(
                 raise InputError(f"{option} is {value}, and the engine is local; add --engine ray")
         yield None
     elif name == "ray":
-        from isotone.engine.ray_engine import RayEngine
+        from isotone.engine.ray_engine import RayEngine, without_ray_reports
 
         if workers is not None:
             worker_count(workers)
-        # Ray reports dead nodes on stdout, where a script expects one JSON object.
-        with (
-            RayEngine.connect(address, workers, cores or 1) as cluster,
-            redirect_stdout(sys.stderr),
-        ):
+        with RayEngine.connect(address, workers, cores or 1) as cluster, without_ray_reports():
             yield cluster
     else:
         raise InputError(f"engine is {name!r}; expected local or ray")

@@ -14,13 +14,24 @@ from isotone.engine.threads import available_cores, worker_count
 
 
 class LocalEngine:
-    """The engine of one machine. Of what workers need, it leaves the care to its user."""
+    """The engine of one machine.
+
+    It does not check that the machine has the memory and the GPUs that workers need.
+
+    Parameters
+    ----------
+    n_workers : int
+        How many workers there are: 1 works in this process, more are processes of their own.
+    n_threads : int, optional
+        The threads of each worker; by default the workers share the cores of this process.
+
+    Raises
+    ------
+    InputError
+        If a number is not 1 to 1024.
+    """
 
     def __init__(self, n_workers: int = 1, n_threads: int | None = None) -> None:
-        """n_threads: of each worker; by default they share the cores of this process.
-
-        Raises InputError for numbers that make no sense.
-        """
         self.n_workers = worker_count(n_workers)
         shared = max(1, available_cores() // self.n_workers)
         self.n_threads = shared if n_threads is None else worker_count(n_threads)
@@ -33,7 +44,25 @@ class LocalEngine:
         progress: Progress,
         needs: Needs = Needs(),  # noqa: ARG002, B008 (frozen)
     ) -> Iterator[Team[Task, Result]]:
-        """See Engine. Processes are started afresh (spawned), for torch does not survive a fork."""
+        """Start workers for the length of a `with`; see `Engine.start`.
+
+        Parameters
+        ----------
+        prepare : callable
+            Makes a worker of `arguments`, in the worker's process.
+        arguments : tuple
+            The arguments of `prepare`; they must pickle if there are several workers.
+        progress : Progress
+            Told what a worker in this process advances.
+        needs : Needs
+            Ignored.
+
+        Yields
+        ------
+        Team
+            The workers. Processes are spawned and not forked, because torch does not survive a
+            fork.
+        """
         if self.n_workers == 1:
             yield _Here(prepare(*arguments), progress)
             return
@@ -48,7 +77,7 @@ class LocalEngine:
 
 
 class _Here(Generic[Task, Result]):
-    """The team of this process."""
+    """The only worker, in this process."""
 
     def __init__(self, work: Work[Task, Result], progress: Progress) -> None:
         self._work, self._progress = work, progress
@@ -66,7 +95,7 @@ class _Here(Generic[Task, Result]):
 
 
 class _Processes(Generic[Task, Result]):
-    """The team of several."""
+    """Several workers, in processes of their own."""
 
     def __init__(self, pool: ProcessPoolExecutor, n_workers: int) -> None:
         self._pool, self._n_workers = pool, n_workers
@@ -91,7 +120,7 @@ class _Processes(Generic[Task, Result]):
                 agenda.finish(item, result)
 
 
-_work: list[Work[Any, Any]] = []  # of a process of the pool: one
+_work: list[Work[Any, Any]] = []  # in a process of the pool: its worker
 
 
 def _prepare(prepare: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> None:

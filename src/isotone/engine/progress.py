@@ -1,4 +1,4 @@
-"""How long work tells what it has come to."""
+"""How long work reports how far it has come."""
 
 from __future__ import annotations
 
@@ -6,23 +6,45 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told how far long work has come."""
+    """Is told how far long work has come."""
 
     def begin(self, what: str, total: int, unit: str = "bytes") -> None:
-        """A stage begins; total: its size in units, 0 where it is not known."""
+        """Begin a stage.
+
+        Parameters
+        ----------
+        what : str
+            Its name, such as "compressing".
+        total : int
+            Its size in units; 0 if that is not known.
+        unit : str
+            What is counted, in the plural.
+        """
         ...
 
     def advance(self, n: int) -> None:
-        """So many more units of it are done; below 0 where some have to be done again."""
+        """Count units of the stage as done.
+
+        Parameters
+        ----------
+        n : int
+            How many more; below 0 if some have to be done again.
+        """
         ...
 
     def note(self, text: str) -> None:
-        """Something to show beside the stage, in the place of what was noted before."""
+        """Show a text beside the stage, in the place of the one before.
+
+        Parameters
+        ----------
+        text : str
+            A few words.
+        """
         ...
 
 
-class Silent:
-    """Progress that nobody watches."""
+class Silent(Progress):
+    """Progress that shows nothing."""
 
     def begin(self, what: str, total: int, unit: str = "bytes") -> None:
         pass

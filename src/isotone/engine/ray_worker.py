@@ -1,4 +1,4 @@
-"""What runs on a node of a cluster. Knows nothing of Ray, which makes an actor of it."""
+"""The worker that runs on a node of a cluster; Ray makes an actor of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What a task resulted in, and by how much it advanced."""
+    """The result of a task, and by how much the task advanced.
+
+    Attributes
+    ----------
+    result : object
+        What the worker returned.
+    n_advanced : int
+        The units that the task counted.
+    """
 
     result: Result
     n_advanced: int
@@ -25,37 +33,66 @@ class Done(Generic[Result]):
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a task cannot be done anywhere, as its node saw it."""
+    """Why a task cannot be done on any node.
+
+    Attributes
+    ----------
+    message : str
+        The error's message.
+    node : str
+        The host name of the node that reports it.
+    is_format : bool
+        Whether it is a FormatError; otherwise it is an InputError.
+    """
 
     message: str
     node: str
     is_format: bool
 
     def error(self) -> IsotoneError:
-        """The same, to be raised where the user sees it."""
+        """Return the error to raise in the process of the user."""
         kind = FormatError if self.is_format else InputError
         return kind(f"{self.message} (on node {self.node})")
 
 
 class Worker:
-    """Prepares at its first task, and does one at a time; may be asked meanwhile how far it is."""
+    """Does one task at a time, and says meanwhile how far it is; prepares at the first task.
+
+    Parameters
+    ----------
+    pickled : bytes
+        A function that prepares a worker, and its arguments.
+    isotone : str
+        The version of isotone in the process of the user.
+    """
 
     def __init__(self, pickled: bytes, isotone: str) -> None:
-        """pickled: a function that prepares a worker, and its arguments. isotone: its version."""
         self._pickled, self._isotone = pickled, isotone
         self._work: Work[Any, Any] | None = None
         self._progress = _Count()
 
     def ready(self) -> None:
-        """Returns once there is such a worker."""
+        """Return once the worker has started."""
 
     def do(self, task: Any) -> Done[Any] | Failed:  # noqa: ANN401 (a Task)
-        """Do a task. What users can mend is a result; what is raised is a defect."""
+        """Do a task.
+
+        Parameters
+        ----------
+        task : object
+            The task.
+
+        Returns
+        -------
+        Done or Failed
+            The result, or an error that the user can repair. Anything that is raised is a defect
+            of isotone.
+        """
         self._progress = _Count()
         try:
             if self._work is None:
                 self._refuse_other_version()
-                prepare, arguments = pickle.loads(self._pickled)  # from the driver
+                prepare, arguments = pickle.loads(self._pickled)  # written by the driver
                 self._work = prepare(*arguments)
             result = self._work(task, self._progress)
         except (IsotoneError, OSError) as error:
@@ -73,12 +110,12 @@ class Worker:
             )
 
     def n_advanced(self) -> int:
-        """By how much the present task has advanced."""
+        """Return by how much the present task has advanced."""
         return self._progress.n
 
 
 class _Count(Silent):
-    """Adds up what advances the stage of the caller; stages that a task begins are its own."""
+    """Adds up what a task advances, until the task begins a stage of its own."""
 
     def __init__(self) -> None:
         self.n = 0

@@ -1,0 +1,69 @@
+"""A Ray cluster whose nodes are processes of this machine, as ray.cluster_utils makes them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+
+from isotone.engine.progress import Silent
+from isotone.engine.ray_engine import RayEngine
+
+QUIET = {"include_dashboard": False}
+
+
+@contextmanager
+def started_nodes():
+    """A cluster: a head without cores, and two nodes with one each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)  # for Slow
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # or Ray would leave a token in one's home
+        cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, **QUIET})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **QUIET)
+        cluster.wait_for_nodes()
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def engine(nodes):
+    """The engine of the cluster `nodes`, a fixture of the test's module."""
+    with RayEngine.connect(nodes.address) as connected:
+        yield connected
+
+
+@pytest.fixture
+def doomed(nodes):
+    """A third node, to be killed: what it is given takes it along."""
+    node = nodes.add_node(num_cpus=1, **QUIET)
+    nodes.wait_for_nodes()
+
+    def kill():
+        nodes.remove_node(node, allow_graceful=False)
+
+    yield SimpleNamespace(kill=kill)
+    if node in nodes.worker_nodes:
+        kill()
+
+
+class Counting(Silent):
+    """Progress that adds up, stage by stage."""
+
+    def __init__(self):
+        self.totals, self.notes = [], []
+
+    def begin(self, what, total, unit="bytes"):  # noqa: ARG002
+        self.totals.append([what, total, 0])
+
+    def advance(self, n):
+        self.totals[-1][2] += n
+
+    def note(self, text):
+        self.notes.append(text)
