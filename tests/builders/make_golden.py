@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "v3"
 
 
 def tensors():
-    """Every dtype, both codings, a stack, factors, protected weights, a tie, and some kept."""
+    """Every dtype, both codings, a stack, scales, protected weights, a tie, and some kept."""
     generator = np.random.default_rng(30)
     skewed = generator.choice(np.linspace(-1, 1, 90), 2_400, p=generator.dirichlet([0.03] * 90))
     embedding = weights(40, 60, seed=31) * np.exp2(generator.normal(0, 1, 60))
@@ -46,14 +46,14 @@ def tensors():
     }
 
 
-def changes(base):
-    """Codebooks of three tensors, one of them a stack; factors of either width; a norm."""
+def overlays(base):
+    """Codebooks of three tensors, one of them a stack; scales of either width; a norm."""
     values = {r.name: base.values(r, base.packed(r)) for r in base.manifest.clustered}
     embedding, half = values["model.embed.weight"], values["model.0.half.weight"]
     experts = values["model.0.experts.up"]
-    factors = decode_scales(embedding.row_scale) * np.linspace(0.9, 1.1, 40, dtype=np.float32)
+    scales = decode_scales(embedding.row_scale) * np.linspace(0.9, 1.1, 40, dtype=np.float32)
     return [
-        TensorOverlay("model.embed.weight", spread(embedding), row_scale=factors.astype("<f2")),
+        TensorOverlay("model.embed.weight", spread(embedding), row_scale=scales.astype("<f2")),
         TensorOverlay(
             "model.0.half.weight", row_scale=decode_scales(half.row_scale) * np.float32(1.01)
         ),
@@ -93,7 +93,7 @@ def main():
     base = open_compressed(GOLDEN / "base")
     for name, write in (("codebooks", write_overlay), ("complete", write_complete)):
         with open_staging(GOLDEN / name, {}, overwrite=False) as staging:
-            write(base, changes(base), staging, {"golden": {"seed": 35}})
+            write(base, overlays(base), staging, {"golden": {"seed": 35}})
             staging.publish()
     dense = second_reader.read_directory(GOLDEN / "codebooks")
     arrays = {name: patterns(tag, array) for name, (tag, array) in dense.items()}

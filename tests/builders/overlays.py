@@ -1,4 +1,4 @@
-"""Changes to the values of a directory, and directories that hold them."""
+"""New values for a directory, and the directories that hold them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from isotone.pipeline.compress import compress
 from tests.builders.checkpoints import Bf16, tree, weights, write_model, write_tree
 
 
-def write(base, out, changes, by=write_overlay, **options):
+def write(base, out, overlays, by=write_overlay, **options):
     """The directory OUT over (or instead of) the one at base."""
     opened = open_compressed(base)
     with open_staging(out, {}, overwrite=False) as staging:
-        by(opened, changes, staging, {"test": {"n": 1}}, **options)
+        by(opened, overlays, staging, {"test": {"n": 1}}, **options)
         staging.publish()
     return out
 
@@ -38,14 +38,14 @@ def moved(tensor, by=0.03):
     return codebook.astype(np.float32)
 
 
-def every_change(directory):
-    """New codebooks for all clustered tensors, new factors where there are any, a norm."""
+def every_overlay(directory):
+    """New codebooks for all clustered tensors, new scales where there are any, a norm."""
     opened = open_compressed(directory)
-    changes = []
+    overlays = []
     for record in opened.manifest.clustered:
         tensor = opened.values(record, opened.packed(record))
         row, column = tensor.row_scale, tensor.column_scale
-        changes.append(
+        overlays.append(
             TensorOverlay(
                 record.name,
                 moved(tensor),
@@ -56,8 +56,8 @@ def every_change(directory):
     for record in opened.manifest.kept:
         if "norm" in record.name:
             data = np.arange(record.dense_bytes, dtype=np.uint8).tobytes()
-            changes.append(TensorOverlay(record.name, kept=data))
-    return changes
+            overlays.append(TensorOverlay(record.name, kept=data))
+    return overlays
 
 
 def make_pair(root):
@@ -74,14 +74,14 @@ def make_pair(root):
     write_tree(model, {"chat/template.jinja": b"{}"})
     settings = ["a.weight:scale=both", "c.weight:protect=off"]
     compress(model, root / "base", k=3, protect="0.01", scale="none", settings=settings)
-    changes = [change for change in every_change(root / "base") if change.name != "c.weight"]
-    write(root / "base", root / "healed", changes)
+    overlays = [overlay for overlay in every_overlay(root / "base") if overlay.name != "c.weight"]
+    write(root / "base", root / "healed", overlays)
     return SimpleNamespace(
         tensors=tensors,
         model=model,
         base=root / "base",
         healed=root / "healed",
-        changes=changes,
+        overlays=overlays,
     )
 
 

@@ -95,9 +95,9 @@ def dense_tensor(parts):
     values = np.stack([codebook[m][ranks[m]] for m in range(n_matrices)])
     values = values.reshape(n_matrices, n_rows, -1)
     if "_row_scale" in parts:
-        values = values * factors(parts["_row_scale"]).reshape(n_matrices, n_rows, 1)
+        values = values * scales(parts["_row_scale"]).reshape(n_matrices, n_rows, 1)
     if "_column_scale" in parts:
-        values = values * factors(parts["_column_scale"]).reshape(n_matrices, 1, -1)
+        values = values * scales(parts["_column_scale"]).reshape(n_matrices, 1, -1)
     weights = rounded(values.reshape(-1), tag)
     position, n_read = -1, 0
     for entry in parts.get("_protected_index", ()):
@@ -108,8 +108,8 @@ def dense_tensor(parts):
     return weights.reshape(shape)
 
 
-def factors(stored):
-    """float32 factors, of numbers or of codes."""
+def scales(stored):
+    """float32 scales, of numbers or of codes."""
     if stored.dtype != np.uint8:
         return stored.astype("<f4")
     powers = [2.0 ** ((code - 128) / 8) for code in stored.reshape(-1).tolist()]

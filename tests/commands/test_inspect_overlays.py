@@ -20,7 +20,7 @@ def pair(tmp_path_factory):
 
 def test_inspect_measures_against_the_base(pair):
     reports = {report.record.name: report for report in inspect(pair.healed).clustered}
-    for change in pair.changes[:2]:
+    for change in pair.overlays[:2]:
         before = values_of(pair.base, change.name).codebook.astype(np.float64)
         gap = (before[..., -1:] - before[..., :1]) / 2
         moved = (change.codebook - before) / gap

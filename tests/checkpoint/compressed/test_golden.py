@@ -71,8 +71,8 @@ def test_a_golden_holds_what_can_be_written(name):
     for tensor, scale in scales.items():
         for suffix, with_it in (("_row_scale", ("row", "both")), ("_column_scale", ("both",))):
             assert (tensor + suffix in stored) == (scale in with_it)
-            _, factors = stored.get(tensor + suffix, ("U8", range(9)))
-            assert len(set(np.ravel(factors).tolist())) >= 4
+            _, scales = stored.get(tensor + suffix, ("U8", range(9)))
+            assert len(set(np.ravel(scales).tolist())) >= 4
 
 
 def test_the_codebook_only_golden_holds_every_kind_of_array():

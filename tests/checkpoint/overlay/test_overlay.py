@@ -52,22 +52,22 @@ def test_it_holds_the_new_arrays_and_copies_of_small_files(pair):
 def test_tensors_are_those_of_the_base_with_other_codebooks(pair):
     """The merged view is what `with_codebook` and its like give for the base's tensors."""
     opened = open_compressed(pair.healed)
-    changes = {change.name: change for change in pair.changes}
+    overlays = {overlay.name: overlay for overlay in pair.overlays}
     for record in opened.manifest.clustered:
         reader = opened.base.packed(record)
         ranks = np.concatenate([reader.decode(chunk) for chunk, *_ in reader.spans()])
         values = opened.base.values(record, reader)
-        change = changes.get(record.name)
-        if change is not None:
-            values = values.with_codebook(change.codebook)
+        overlay = overlays.get(record.name)
+        if overlay is not None:
+            values = values.with_codebook(overlay.codebook)
             for side in ("row_scale", "column_scale"):
-                if getattr(change, side) is not None:
-                    values = dataclasses.replace(values, **{side: getattr(change, side)})
+                if getattr(overlay, side) is not None:
+                    values = dataclasses.replace(values, **{side: getattr(overlay, side)})
         tensor = ClusteredTensor(values, ranks.reshape(record.shape))
         found = np.concatenate([piece.copy() for piece in decode_checked(opened, record)])
         assert found.tobytes() == tensor.dense_bits().tobytes()
         assert record.decoded_hash == blake3(found.data).hexdigest()
-        assert (record.distortion is None) == (change is not None)
+        assert (record.distortion is None) == (overlay is not None)
 
 
 def test_the_second_reader_reads_the_same(pair, tmp_path):
@@ -77,7 +77,7 @@ def test_the_second_reader_reads_the_same(pair, tmp_path):
     assert found.keys() == expected.keys()
     for name, (tag, array) in expected.items():
         assert (found[name][0], found[name][1].tobytes()) == (tag, array.tobytes())
-    assert expected["norm.weight"][1].tobytes() == pair.changes[-1].kept
+    assert expected["norm.weight"][1].tobytes() == pair.overlays[-1].kept
     unchanged = second_reader.read_directory(pair.base)
     assert expected["c.weight"][1].tobytes() == unchanged["c.weight"][1].tobytes()
     assert expected["a.weight"][1].tobytes() != unchanged["a.weight"][1].tobytes()
@@ -98,10 +98,10 @@ def test_any_ascending_codebook_comes_back_bit_for_bit(pair, tmp_path_factory, v
 def test_its_bytes_depend_on_neither_order_nor_workers(pair, tmp_path):
     (tmp_path / "deeper").mkdir()
     write_tree(tmp_path / "base", tree(pair.base))
-    for name, changes, n in (("one", pair.changes, 1), ("other", reversed(pair.changes), 3)):
-        write(tmp_path / "base", tmp_path / name, changes, workers=n)
+    for name, overlays, n in (("one", pair.overlays, 1), ("other", reversed(pair.overlays), 3)):
+        write(tmp_path / "base", tmp_path / name, overlays, workers=n)
     assert tree(tmp_path / "one") == tree(tmp_path / "other") == tree(pair.healed)
-    write(tmp_path / "base", tmp_path / "deeper" / "third", pair.changes)
+    write(tmp_path / "base", tmp_path / "deeper" / "third", pair.overlays)
     manifest = json.loads((tmp_path / "deeper" / "third" / "isotone.json").read_text())
     assert manifest["base"]["path"] == "../../base"
     assert verify(tmp_path / "deeper" / "third").ok
@@ -135,15 +135,15 @@ def test_verify_tells_another_source(pair, name, tmp_path):
 def test_a_base_may_be_codebook_only_itself(pair, tmp_path):
     copy = copy_pair(pair, tmp_path)
     tensor = values_of(copy.healed, "a.weight")
-    change = TensorOverlay("a.weight", moved(tensor, by=0.5))
+    overlay = TensorOverlay("a.weight", moved(tensor, by=0.5))
     more = TensorOverlay("c.weight", moved(values_of(copy.healed, "c.weight")))
-    write(copy.healed, tmp_path / "again", [change, more])
+    write(copy.healed, tmp_path / "again", [overlay, more])
     opened = open_compressed(tmp_path / "again")
     assert [layer.path for layer in opened.layers] == [tmp_path / "again", copy.healed, copy.base]
     found = verify(tmp_path / "again", against=pair.model)
     assert (found.ok, found.failures, found.n_files) == (True, (), 3 * 4)
     again = values_of(tmp_path / "again", "a.weight")
-    assert again.codebook.tobytes() == change.codebook.tobytes()
+    assert again.codebook.tobytes() == overlay.codebook.tobytes()
     assert again.row_scale.tobytes() == tensor.row_scale.tobytes()
     dense = second_reader.read_directory(tmp_path / "again")
     middle = second_reader.read_directory(copy.healed)
@@ -161,8 +161,8 @@ def test_a_base_may_be_codebook_only_itself(pair, tmp_path):
 def test_no_more_than_sixteen_over_one_another(pair, tmp_path):
     below = copy_pair(pair, tmp_path).base
     for n in range(17):
-        change = TensorOverlay("c.weight", np.float32([0, 1, 2 + n]))
-        below = write(below, tmp_path / f"layer{n}", [change]) if n < 16 else below
+        overlay = TensorOverlay("c.weight", np.float32([0, 1, 2 + n]))
+        below = write(below, tmp_path / f"layer{n}", [overlay]) if n < 16 else below
     open_compressed(below)
     write(below, tmp_path / "last", [TensorOverlay("c.weight", np.float32([0, 1, 99]))])
     with pytest.raises(FormatError, match="is the base of 16 others, and has a base itself"):

@@ -102,11 +102,11 @@ ARRAYS = {
     "an array too many": ({"a.weight_packed": np.zeros(8, "u1")}, "which nothing records"),
     "protected values": ({"a.weight_protected_index": np.zeros(1, "u1")}, "which nothing records"),
     "one of nothing": ({"z": np.zeros(8, "<f4")}, "which nothing records"),
-    "factors of none": ({"b.experts_row_scale": np.ones((2, 8), "<f4")}, "the place of nothing"),
+    "scales of none": ({"b.experts_row_scale": np.ones((2, 8), "<f4")}, "the place of nothing"),
     "another shape": ({"a.weight_codebook": np.zeros(4, "<f4")}, r"is F32 \[4\]; expected F32"),
     "a flat stack": ({"b.experts_codebook": np.zeros(6, "<f4")}, r"is F32 \[6\]; expected F32"),
     "another dtype": ({"a.weight_codebook": np.zeros(3, "<f2")}, r"is F16 \[3\]; expected F32"),
-    "factors of ints": ({"a.weight_row_scale": np.ones(40, "<i4")}, "expected U8 or F16 or F32"),
+    "scales of ints": ({"a.weight_row_scale": np.ones(40, "<i4")}, "expected U8 or F16 or F32"),
     "a kept dtype": ({"norm.weight": np.zeros(24, "<f2")}, r"is F16 \[24\]; expected BF16"),
     "a kept shape": ({"norm.weight": Bf16(np.zeros((4, 6)))}, r"is BF16 \[4, 6\]; expected BF16"),
 }
@@ -115,7 +115,7 @@ VALUES = {
     "equal": ("a.weight_codebook", [1, 1, 2], "does not ascend"),
     "infinite": ("a.weight_codebook", [1, 2, np.inf], "NaN or infinity"),
     "not a number": ("a.weight_codebook", [1, np.nan, 3], "NaN or infinity"),
-    "zero factors": ("a.weight_column_scale", [0] * 40, "not positive and finite"),
+    "zero scales": ("a.weight_column_scale", [0] * 40, "not positive and finite"),
 }
 
 

@@ -39,7 +39,7 @@ REFUSED = {
         TensorOverlay("norm.weight", ascending(3)),
         "was not clustered, and a",
     ),
-    "factors for a kept one": (
+    "scales for a kept one": (
         TensorOverlay("steps", row_scale=ones(3)),
         "was not clustered, and scales",
     ),
@@ -62,24 +62,24 @@ REFUSED = {
     ),
     "NaN": (TensorOverlay("a.weight", holed(np.nan)), "holds NaN or infinity"),
     "infinity": (TensorOverlay("a.weight", holed(np.inf)), "holds NaN or infinity"),
-    "factors of none": (TensorOverlay("c.weight", row_scale=ones(30)), "was clustered without any"),
-    "too many factors": (
+    "scales of none": (TensorOverlay("c.weight", row_scale=ones(30)), "was clustered without any"),
+    "too many scales": (
         TensorOverlay("a.weight", row_scale=ones(41)),
         r"shape \(41,\).*expected \(40,\)",
     ),
-    "factors of ints": (
+    "scales of ints": (
         TensorOverlay("a.weight", row_scale=ones(40, dtype=np.int32)),
         "dtype int32",
     ),
-    "zero factors": (
+    "zero scales": (
         TensorOverlay("a.weight", column_scale=0 * ones(40)),
         "not positive and finite",
     ),
-    "negative factors": (
+    "negative scales": (
         TensorOverlay("a.weight", column_scale=-ones(40)),
         "not positive and finite",
     ),
-    "NaN factors": (
+    "NaN scales": (
         TensorOverlay("a.weight", column_scale=np.nan * ones(40)),
         "not positive and finite",
     ),
@@ -89,10 +89,10 @@ REFUSED = {
 @pytest.mark.parametrize("by", WRITERS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_refused_by_name(name, by, pair, tmp_path):
-    change, said = REFUSED[name]
+    overlay, said = REFUSED[name]
     with pytest.raises(InputError, match=said) as refused:
-        write(pair.base, tmp_path / "out", [change], by=by)
-    assert str(refused.value).startswith(f"{change.name}: ")
+        write(pair.base, tmp_path / "out", [overlay], by=by)
+    assert str(refused.value).startswith(f"{overlay.name}: ")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -103,10 +103,10 @@ def test_factors_may_be_flat_or_have_an_axis_for_the_matrices(tmp_path, sharded)
     assert present.row_scale.shape == (3, 48)
     shapes = {"flat": (144,), "as it is": (3, 48)}
     for label, shape in shapes.items():
-        factors = np.linspace(1, 2, 144, dtype=np.float16).reshape(shape)
-        write(sharded / "base", tmp_path / label, [TensorOverlay(name, row_scale=factors)])
+        scales = np.linspace(1, 2, 144, dtype=np.float16).reshape(shape)
+        write(sharded / "base", tmp_path / label, [TensorOverlay(name, row_scale=scales)])
         found = values_of(tmp_path / label, name).row_scale
-        assert (found.shape, found.tobytes()) == ((3, 48), factors.tobytes())
+        assert (found.shape, found.tobytes()) == ((3, 48), scales.tobytes())
     matrix = np.linspace(1, 2, 48, dtype=np.float32).reshape(1, 48)
     write(sharded / "base", tmp_path / "one", [TensorOverlay("embed.weight", column_scale=matrix)])
     assert values_of(tmp_path / "one", "embed.weight").column_scale.shape == (48,)

@@ -17,7 +17,7 @@ from isotone.pipeline.decompress import decompress
 from isotone.pipeline.summary import summarise
 from isotone.pipeline.verify import verify
 from tests.builders.checkpoints import CLUSTERED, tree, write_tree
-from tests.builders.overlays import copy_pair, every_change, moved, values_of, write
+from tests.builders.overlays import copy_pair, every_overlay, moved, values_of, write
 
 WRITERS = [write_overlay, write_complete]
 
@@ -25,7 +25,7 @@ WRITERS = [write_overlay, write_complete]
 @pytest.mark.parametrize("by", WRITERS)
 def test_a_tensor_changed_twice_is_refused(by, pair, tmp_path):
     with pytest.raises(InputError, match=r"^a\.weight: is given twice"):
-        write(pair.base, tmp_path / "out", [pair.changes[0], pair.changes[0]], by=by)
+        write(pair.base, tmp_path / "out", [pair.overlays[0], pair.overlays[0]], by=by)
 
 
 def test_no_change_at_all_is_refused(pair, tmp_path):
@@ -42,7 +42,7 @@ def test_no_layer_is_overwritten_by_what_needs_it(by, layer, pair, tmp_path):
         pytest.raises(InputError, match="is the model itself or lies in it"),
         open_staging(out, {}, overwrite=True) as staging,
     ):
-        by(opened, pair.changes, staging, {})
+        by(opened, pair.overlays, staging, {})
     assert tree(out) == tree(getattr(pair, layer))
 
 
@@ -61,13 +61,13 @@ def test_a_damaged_base_is_refused(by, pair, tmp_path):
 
 
 def test_arrays_are_aligned_to_their_dtypes(sharded, tmp_path):
-    changes = []
-    for change in every_change(sharded / "base"):
+    overlays = []
+    for overlay in every_overlay(sharded / "base"):
         column = None
-        if change.column_scale is not None:
-            column = np.arange(change.column_scale.size, dtype=np.uint8)  # some of odd length
-        changes.append(dataclasses.replace(change, column_scale=column))
-    out = write(sharded / "base", tmp_path / "out", changes)
+        if overlay.column_scale is not None:
+            column = np.arange(overlay.column_scale.size, dtype=np.uint8)  # some of odd length
+        overlays.append(dataclasses.replace(overlay, column_scale=column))
+    out = write(sharded / "base", tmp_path / "out", overlays)
     content = (out / "model.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     widths = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
@@ -98,16 +98,16 @@ def test_a_complete_directory_without_changes_repeats_the_shards(sharded, tmp_pa
 
 
 def test_a_complete_directory_is_the_codebook_only_one(sharded, tmp_path, monkeypatch):
-    """Whether it is made of the changes, or of the directory that holds them."""
+    """Whether it is made of the overlays, or of the directory that holds them."""
     monkeypatch.setattr("isotone.checkpoint.overlay.overlaid._PIECE_BYTES", 1 << 10)
-    changes = every_change(sharded / "base")
-    assert {change.name for change in changes} == {
+    overlays = every_overlay(sharded / "base")
+    assert {overlay.name for overlay in overlays} == {
         *CLUSTERED,
         "norm.weight",
         "input_layernorm.weight",
     }
-    healed = write(sharded / "base", tmp_path / "healed", changes)
-    one = write(sharded / "base", tmp_path / "one", changes, by=write_complete)
+    healed = write(sharded / "base", tmp_path / "healed", overlays)
+    one = write(sharded / "base", tmp_path / "one", overlays, by=write_complete)
     other = write(healed, tmp_path / "other", (), by=write_complete)
     assert tree(one) == tree(other)
     for directory in (healed, one):
@@ -133,9 +133,9 @@ def test_what_is_recorded_of_a_complete_directory(pair, tmp_path):
 
 
 def test_changes_on_top_of_changes(pair, tmp_path):
-    change = TensorOverlay("b.experts", moved(values_of(pair.healed, "b.experts"), by=0.2))
-    out = write(pair.healed, tmp_path / "out", [change], by=write_complete)
-    assert values_of(out, "b.experts").codebook.tobytes() == change.codebook.tobytes()
+    overlay = TensorOverlay("b.experts", moved(values_of(pair.healed, "b.experts"), by=0.2))
+    out = write(pair.healed, tmp_path / "out", [overlay], by=write_complete)
+    assert values_of(out, "b.experts").codebook.tobytes() == overlay.codebook.tobytes()
     before = values_of(pair.healed, "a.weight").codebook
     assert values_of(out, "a.weight").codebook.tobytes() == before.tobytes()
     assert verify(out, against=pair.model).ok
@@ -143,8 +143,8 @@ def test_changes_on_top_of_changes(pair, tmp_path):
 
 def test_complete_directories_can_be_bases(pair, tmp_path):
     complete = write(pair.healed, tmp_path / "complete", (), by=write_complete)
-    change = TensorOverlay("norm.weight", kept=bytes(48))
-    out = write(complete, tmp_path / "out", [change])
+    overlay = TensorOverlay("norm.weight", kept=bytes(48))
+    out = write(complete, tmp_path / "out", [overlay])
     assert verify(out, against=pair.model).ok
     (record,) = (r for r in open_compressed(out).manifest.kept if r.name == "norm.weight")
     (base,) = (r for r in open_compressed(complete).manifest.kept if "norm" in r.name)
@@ -156,11 +156,11 @@ def test_an_older_format_can_be_a_base(tmp_path):
     from tests.checkpoint.compressed.test_golden import GOLDEN
 
     write_tree(tmp_path / "v1", tree(GOLDEN / "v1" / "compressed"))
-    change = TensorOverlay(
+    overlay = TensorOverlay(
         "model.embed.weight", moved(values_of(tmp_path / "v1", "model.embed.weight"))
     )
     for by in WRITERS:
-        out = write(tmp_path / "v1", tmp_path / by.__name__, [change], by=by)
+        out = write(tmp_path / "v1", tmp_path / by.__name__, [overlay], by=by)
         assert verify(out).ok
     dense = [tmp_path / f"{by.__name__}-dense" for by in WRITERS]
     for by, out in zip(WRITERS, dense, strict=True):
@@ -172,15 +172,15 @@ def test_totals(pair, tmp_path):
     base, healed = summarise(pair.base), summarise(pair.healed)
     complete = summarise(write(pair.healed, tmp_path / "out", (), by=write_complete))
     assert (base.base_bytes, base.n_changed, complete.n_changed) == (0, 0, 0)
-    assert healed.n_changed == len(pair.changes) == 3
+    assert healed.n_changed == len(pair.overlays) == 3
     assert healed.base_bytes == base.output_bytes == sum(map(len, tree(pair.base).values()))
     assert healed.output_bytes - healed.base_bytes == sum(map(len, tree(pair.healed).values()))
     assert (healed.relative_distortion, complete.relative_distortion) == (None, None)
     assert base.relative_distortion > 0
-    new = 12 + 2 * 40 + 4 * 40 + 24  # a's codebook and factors, the codebooks of b's two matrices
+    new = 12 + 2 * 40 + 4 * 40 + 24  # a's codebook and scales, the codebooks of b's two matrices
     n_weights = 40 * 40 + 2 * 8 * 9 + 30 * 30
     assert healed.bits_per_weight == pytest.approx(base.bits_per_weight + 8 * new / n_weights)
-    wider = 40 + 3 * 40  # the factors of a were codes
+    wider = 40 + 3 * 40  # the scales of a were codes
     assert complete.bits_per_weight == pytest.approx(base.bits_per_weight + 8 * wider / n_weights)
     same = {"n_weights", "n_tensors", "n_kept", "n_protected", "coverage", "source_bytes"}
     for name in same:

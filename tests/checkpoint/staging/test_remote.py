@@ -17,7 +17,7 @@ from isotone.pipeline.verify import verify
 from isotone.plan.shards import plan_shards
 from tests.builders.checkpoints import CONFIG, Bf16, tree, weights, write_model
 from tests.builders.object_store import server, store
-from tests.builders.overlays import every_change, write
+from tests.builders.overlays import every_overlay, write
 
 __all__ = ["server", "store"]  # fixtures
 
@@ -291,7 +291,7 @@ def test_calibrating_into_the_store_is_refused(store, source, tmp_path):
 
 def test_changed_codebooks_in_the_store_are_refused(store, source, tmp_path):
     compress(source, tmp_path / "base")
-    write(tmp_path / "base", tmp_path / "changed", every_change(tmp_path / "base"))
+    write(tmp_path / "base", tmp_path / "changed", every_overlay(tmp_path / "base"))
     url = store.put(tmp_path / "changed", "changed")
     assert verify(url).failures[0].startswith(f"{url}: holds changed codebooks alone")
     with pytest.raises(FormatError, match="fetch it and its base first"):

@@ -17,7 +17,7 @@ from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from tests.builders.checkpoints import tree
-from tests.builders.overlays import every_change, values_of, write
+from tests.builders.overlays import every_overlay, values_of, write
 from tests.builders.tiny_models import ids, write_tiny
 
 KINDS = ["llama-tied", "qwen3-moe", "gpt2"]
@@ -43,14 +43,14 @@ def directories(tmp_path_factory):
 
 def trained(base):
     """New values everywhere; the norms' are numbers."""
-    changes = []
-    for change in every_change(base):
-        if change.kept is not None:
-            norm = torch.linspace(0.5, 1.5, len(change.kept) // 2).to(torch.bfloat16)
+    overlays = []
+    for overlay in every_overlay(base):
+        if overlay.kept is not None:
+            norm = torch.linspace(0.5, 1.5, len(overlay.kept) // 2).to(torch.bfloat16)
             kept = norm.view(torch.uint8).numpy().tobytes()
-            change = TensorOverlay(change.name, kept=kept)
-        changes.append(change)
-    return changes
+            overlay = TensorOverlay(overlay.name, kept=kept)
+        overlays.append(overlay)
+    return overlays
 
 
 def load(directory, residency="dense", **options):
