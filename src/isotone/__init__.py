@@ -24,6 +24,11 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.checkpoint.source.source import Source as Source
     from isotone.core.cluster import cluster as cluster
     from isotone.core.clustered_tensor import ClusteredTensor as ClusteredTensor
+    from isotone.core.clustering.method import Assigned as Assigned
+    from isotone.core.clustering.method import Method as Method
+    from isotone.core.clustering.method import MethodSettings as MethodSettings
+    from isotone.core.clustering.method import register_method as register_method
+    from isotone.core.histogram import Histogram as Histogram
     from isotone.core.values import Values as Values
     from isotone.errors import FormatError as FormatError
     from isotone.errors import InputError as InputError
@@ -61,6 +66,8 @@ _MODULES = {
     "isotone.checkpoint.source.source": ("CompanionFile", "Source"),
     "isotone.core.cluster": ("cluster",),
     "isotone.core.clustered_tensor": ("ClusteredTensor",),
+    "isotone.core.clustering.method": ("Assigned", "Method", "MethodSettings", "register_method"),
+    "isotone.core.histogram": ("Histogram",),
     "isotone.core.values": ("Values",),
     "isotone.errors": ("FormatError", "InputError", "IsotoneError", "MissingExtraError"),
     "isotone.evaluation.frontier.results": ("FrontierPoint",),

@@ -96,7 +96,7 @@ def test_a_tensor_as_text(pair, isotone):
     table = isotone("inspect", pair.healed, "--tensor", "a").out
     movement = inspect_tensor(pair.healed, "a").movement
     assert "weights protected" in table
-    assert f"moved by {movement.root_mean_square:.3f} of a gap" in table
+    assert f"moved by {movement.root_mean_square:.3f} of the mean spacing" in table
     for rank in range(3):
         (row,) = (li for li in table.splitlines() if li.startswith(f"│{rank:>5} │"))
         cells = [cell.strip() for cell in row.strip("│").split("│")]

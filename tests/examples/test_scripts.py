@@ -1,4 +1,4 @@
-"""Every script in examples/ runs on a tiny language model."""
+"""Every short script in examples/ runs on a tiny language model."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def tensor_parts(report: TensorReport) -> Iterator[str | Table]:
     yield _protected_table(report)
     if report.movement is not None:
         yield (
-            f"moved by {report.movement.root_mean_square:.3f} of a gap (root mean square), "
-            f"{report.movement.farthest:.3f} at most"
+            f"moved by {report.movement.root_mean_square:.3f} of the mean spacing "
+            f"(root mean square), {report.movement.farthest:.3f} at most"
         )
         yield _centroid_table(report.movement)
 
@@ -50,7 +50,7 @@ def centroid_rows(movement: Movement) -> list[dict[str, Any]]:
 
 def _centroid_table(movement: Movement) -> Table:
     table = Table()
-    shown = ["rank", "before", "after", "moved, in gaps"]
+    shown = ["rank", "before", "after", "moved, in spacings"]
     stack = len(movement.spacings) > 1
     for column in ["matrix", *shown] if stack else shown:
         table.add_column(column, justify="right")
