@@ -27,8 +27,11 @@ CHAINS = {
     "mixtral": ("MixtralConfig", {**GATED, "num_local_experts": 4}),
 }
 OTHERS = {
-    "gives other than one tensor": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
-    "does not run alone": (
+    "returns something other than one tensor": (
+        "BloomConfig",
+        {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    ),
+    "does not run by itself": (
         "Gemma3nTextConfig",
         {
             **GATED,
@@ -181,7 +184,7 @@ def test_what_leads_past_a_layer_is_found():
     assert torch.equal(run_through(chain), chain(torch.tensor([[0, 1, 3]])).logits)
     with pytest.raises(NotLayerwiseError, match="layer 2 takes more"):
         run_through(_Skipping())
-    with pytest.raises(NotLayerwiseError, match="more than its last layer"):
+    with pytest.raises(NotLayerwiseError, match="depend on more than its last layer"):
         run_through(_Gathering())
 
 

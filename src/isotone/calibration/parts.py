@@ -217,7 +217,9 @@ class PartitionedModel:
         except _FAILURES as error:
             if number == 0:
                 raise
-            raise NotLayerwiseError(f"its layer {number} does not run alone: {error}") from error
+            raise NotLayerwiseError(
+                f"its layer {number} does not run by itself: {error}"
+            ) from error
         logits: torch.Tensor = out.logits
         run.check_logits(logits)
         return logits

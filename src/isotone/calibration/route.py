@@ -123,7 +123,7 @@ class LayerRun:
             If the logits hold NaN although the last layer returned finite values.
         """
         if self._finite and self._given is not None and bool(logits.isnan().any()):
-            raise NotLayerwiseError("more than its last layer leads to its logits")
+            raise NotLayerwiseError("its logits depend on more than its last layer")
 
     def _stand_in(self, position: int) -> Callable[..., Any]:
         given, n_items = self._given, self._n_items
@@ -148,17 +148,19 @@ class LayerRun:
         replaced((args, kwargs), torch.Tensor, tensors.append)
         if any(bool(tensor.isnan().any()) for tensor in tensors):
             raise NotLayerwiseError(
-                f"its layer {self._number} takes more than what the one before gives"
+                f"its layer {self._number} takes more than the output of the layer before it"
             )
 
     def _take_output(self, _module: nn.Module, _args: Any, out: Any) -> None:
         activations, *others = out if isinstance(out, tuple) else (out,)
         if not isinstance(activations, torch.Tensor) or any(item is not None for item in others):
-            raise NotLayerwiseError(f"its layer {self._number} gives other than one tensor")
+            raise NotLayerwiseError(
+                f"its layer {self._number} returns something other than one tensor"
+            )
         n_items = 1 + len(others) if isinstance(out, tuple) else 0
         if self._n_items not in (None, n_items):
             raise NotLayerwiseError(
-                f"its layer {self._number} gives its result otherwise than the others"
+                f"its layer {self._number} returns its result in another form than the other layers"
             )
         self._finite = bool(activations.isfinite().all())
         if not self._ends:
@@ -166,5 +168,5 @@ class LayerRun:
 
     def _expect(self, position: int) -> None:
         if self._next != position:
-            raise NotLayerwiseError(f"its layer {position} runs in another place than {position}")
+            raise NotLayerwiseError(f"its layer {position} does not run in position {position}")
         self._next += 1

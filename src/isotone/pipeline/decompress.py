@@ -90,9 +90,8 @@ def decompress(
 
     Examples
     --------
-    ::
-
-        isotone.decompress("out", "dense")
+    >>> import isotone
+    >>> isotone.decompress("clustered", "dense").output_bytes  # doctest: +SKIP
     """
     started = time.monotonic()
     engine = engine or LocalEngine(n_threads=worker_count(workers))

@@ -97,10 +97,9 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
 
     Examples
     --------
-    ::
-
-        for tensor in isotone.inspect("out").clustered:
-            print(tensor.record.name, tensor.record.bits_per_weight)
+    >>> import isotone
+    >>> for tensor in isotone.inspect("clustered").clustered:  # doctest: +SKIP
+    ...     print(tensor.record.name, tensor.record.bits_per_weight)
     """
     opened = open_compressed(locate_found(directory))
     reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)

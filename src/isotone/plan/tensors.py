@@ -21,7 +21,7 @@ from isotone.plan.settings import MatrixSettings, Selection, matches
 from isotone.plan.vocabulary import has_row_per_token
 
 _SMALLEST_STACKED_AXIS = 32
-_USUAL_K = 16  # what a bit's lambda may well lead to, where up to 256 centroids are allowed
+_USUAL_K = 16  # centroids that a search for a size often leads to, where up to 256 are allowed
 
 
 @dataclass(frozen=True)
