@@ -51,7 +51,8 @@ Method = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Clustering method: kmeans, or entropy (the fewest bytes for an error; with --bits).",
+        help="Clustering method: kmeans, entropy (the fewest bytes for an error; with --bits), or "
+        "one that another package registered.",
     ),
 ]
 Protect = Annotated[
