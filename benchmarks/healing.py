@@ -187,8 +187,8 @@ def _report(found: dict, given: argparse.Namespace) -> None:
 
 
 def _draw(curves: dict) -> None:
-    from isotone.reporting.healing import healing_chart
     from isotone.reporting.page import write_chart
+    from measuring.healing_chart import healing_chart
 
     chart = healing_chart(
         {name: curves[name] for name in VARIANTS if name in curves},

@@ -110,8 +110,8 @@ def test_a_broken_line_is_named(isotone, tmp_path, case):
     found = isotone("report", results, tmp_path / "out.html")
     assert (found.code, found.out) == (2, "")
     assert found.err == (
-        f"isotone: {results}/runs.jsonl: line 2 is no run of isotone study run; "
-        "take that line out\n"
+        f"isotone: {results}/runs.jsonl: line 2 is not a run that isotone study run wrote; "
+        "remove that line\n"
     )
     assert not (tmp_path / "out.html").exists()
 
@@ -122,7 +122,7 @@ def test_a_broken_point_is_named(isotone, tmp_path, bits):
     (tmp_path / "points.jsonl").write_text("\n".join(lines) + "\n")
     found = isotone("report", tmp_path, tmp_path / "out.html")
     assert found.code == 2
-    assert "points.jsonl: line 2 is no point of isotone frontier" in found.err
+    assert "points.jsonl: line 2 is not a point that isotone frontier wrote" in found.err
 
 
 def nothing(_):
@@ -146,8 +146,8 @@ REFUSED = {
     "an empty directory": (nothing, "holds neither runs.jsonl of isotone study run nor"),
     "nothing yet": (an_empty_file, "runs.jsonl: holds no result yet; let isotone study run go on"),
     "no edit yet": (only_the_unedited, "runs.jsonl: holds no result yet"),
-    "a file": (a_file, "is no directory"),
-    "nowhere": (lambda results: results.rmdir(), "is no directory"),
+    "a file": (a_file, "is not a directory"),
+    "nowhere": (lambda results: results.rmdir(), "is not a directory"),
 }
 
 

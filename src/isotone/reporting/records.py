@@ -35,7 +35,10 @@ def read_results(directory: str | Path) -> tuple[str, list[dict[str, Any]]]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise InputError(f"{directory}: is no directory; expected the RESULTS of a study or sweep")
+        raise InputError(
+            f"{directory}: is not a directory; expected the results of isotone study run or of "
+            "isotone frontier"
+        )
     for name, check, command in (
         (RUNS_FILE, _check_run, "isotone study run"),
         (POINTS_FILE, _check_point, "isotone frontier"),
@@ -64,7 +67,7 @@ def _records(
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             what = "run" if path.name == RUNS_FILE else "point"
             raise InputError(
-                f"{path}: line {number} is no {what} of {command}; take that line out"
+                f"{path}: line {number} is not a {what} that {command} wrote; remove that line"
             ) from error
         records.append(record)
     if not n_results:
@@ -90,7 +93,7 @@ def _check_point(record: dict[str, Any]) -> bool:
     numbers = [record["bits_per_weight"]]
     numbers += [value for value in (record["perplexity"], record["kl"]) if value is not None]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a name is no text")
+        raise TypeError("a name is not a string")
     if not all(isinstance(number, int | float) for number in numbers):
-        raise TypeError("a figure is no number")
+        raise TypeError("a figure is not a number")
     return True

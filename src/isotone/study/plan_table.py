@@ -54,7 +54,7 @@ class PlanTable:
             value = float(value)
         if type(value) is not kind:
             given = "is missing" if value is None else f"is {value!r}"
-            expected = {str: "a text", int: "a whole number", float: "a number"}
+            expected = {str: "a string", int: "a whole number", float: "a number"}
             raise InputError(
                 f"{self.where}: {key} {given}; expected {expected.get(kind, f'a {kind.__name__}')}"
             )

@@ -26,7 +26,7 @@ PlanName = Annotated[
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="The directory of what is measured.")
 ]
-StudiedModel = Annotated[
+ModelToStudy = Annotated[
     str,
     typer.Option(
         metavar="DIR",
@@ -50,7 +50,7 @@ OverwriteRuns = Annotated[
 def run(
     plan: PlanName,
     results: Results,
-    model: StudiedModel,
+    model: ModelToStudy,
     text: Text,
     workers: Processes = None,
     dtype: Dtype = "float32",
