@@ -71,6 +71,13 @@ def test_numpy_source(run, tmp_path):
     assert "bits_per_weight" in printed
 
 
+def test_heal(run, language_models, tmp_path):
+    options = ["--text", language_models.text, "--steps", 2, "--context", 16]
+    printed = run("heal.py", language_models.dense, tmp_path, *options)
+    assert printed.startswith("perplexity ")
+    assert (tmp_path / "clustered" / "isotone.json").is_file()
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_scripts_are_short_and_tested(path):
     if path.name != DEMO:

@@ -130,11 +130,8 @@ def heal(
 
 def _show(validation: Validation, steps: int) -> None:
     """Print one line on stderr for each validation, for terminals and logs alike."""
-    trained = (
-        ""
-        if validation.training_loss is None
-        else f"  training loss {validation.training_loss:.4f}"
-    )
+    loss = validation.training_loss
+    trained = "" if loss is None else f"  training loss {loss:.4f}"
     warn(
         f"step {validation.step:>4} of {steps}  held-out loss {validation.loss:.4f}  "
         f"perplexity {validation.perplexity:,.3f}{trained}  {validation.seconds:,.0f} s"
