@@ -1,7 +1,6 @@
 """Atomic writes: the one place where a file is written under a temporary name and renamed.
 
-A reader sees the old content or the new content, never a part of either. A temporary name begins
-with a dot and ends in `.tmp`.
+A reader sees the old content or the new content, never a part of either.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+TEMPORARY_FILES = ".*.tmp"
+"""The glob pattern of temporary names."""
 
 
 def temporary_name(name: str, *, unique: bool = False) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from isotone.checkpoint.files.atomic import write_atomically
+from isotone.checkpoint.files.atomic import TEMPORARY_FILES, write_atomically
 from isotone.checkpoint.files.lock import take_lock
 from isotone.checkpoint.staging.scratch import Scratch
 from isotone.checkpoint.staging.staging import (
@@ -58,7 +58,7 @@ class LocalStaging(Staging):
                 take_lock(lock, partial)
                 staging._refuse_other(job)
                 staging._adopt(job)
-                for path in partial.glob(".*.tmp"):  # left by a run that was killed
+                for path in partial.glob(TEMPORARY_FILES):  # left by a run that was killed
                     path.unlink()
                 yield staging
 
@@ -109,9 +109,8 @@ class LocalStaging(Staging):
         return path.read_bytes() if path.exists() else None
 
     def _clear(self) -> None:
-        (
-            self.directory / MARKER_FILE
-        ).touch()  # first, so that the directory is isotone's own at every moment
+        # The marker comes first, so that the directory is isotone's own at every moment.
+        (self.directory / MARKER_FILE).touch()
         for path in self.directory.iterdir():
             if path.name not in (MARKER_FILE, _LOCK_FILE):
                 _remove(path)

@@ -19,6 +19,7 @@ Whoever is killed, these statements hold at any moment:
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
+from isotone.checkpoint.files.atomic import TEMPORARY_FILES
 from isotone.checkpoint.files.location import key, reaching, store
 from isotone.checkpoint.source.model_directory import CONFIG_FILE
 from isotone.checkpoint.staging.scratch import Scratch
@@ -171,9 +173,7 @@ class RemoteStaging(Staging):
 
     def _refuse_foreign(self) -> None:
         names = _names(self.directory)
-        late = {
-            n for n in names if n.startswith(".") and n.endswith(".tmp")
-        }  # written by workers that were lost
+        late = set(fnmatch.filter(names, TEMPORARY_FILES))  # written by workers that were lost
         if names - late - {_OWNER_FILE} and MARKER_FILE not in names:
             raise foreign(self.directory)
 
