@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors import numpy as library
 
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
-from isotone.checkpoint.files.safetensors_writer import ShardWriter
 from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 from isotone.errors import FormatError
 from tests.builders.checkpoints import raw_safetensors, safetensors_bytes, weights
@@ -53,33 +52,6 @@ def test_agrees_with_the_library_on_what_it_writes(tmp_path):
         half = tensor.n_weights // 2
         rest = file.read(tensor, half, tensor.n_weights).tobytes()
         assert rest == array.reshape(-1)[half:].tobytes()
-
-
-def test_the_library_agrees_with_what_the_writer_writes(tmp_path):
-    path = tmp_path / "x.safetensors"
-    arrays = {
-        "wide": np.arange(5, dtype="<i8"),
-        'a "quoted" näme': weights(3, 4),
-        "": np.zeros((0, 4), "<f4"),
-        "scalar": np.float32(3).reshape(()),
-        "bytes": np.arange(7, dtype="u1"),
-    }
-    tags = ["I64", "F32", "F32", "F32", "U8"]
-    with ShardWriter(path, [(name, array.ndim) for name, array in arrays.items()]) as writer:
-        for tag, (name, array) in zip(tags, arrays.items(), strict=True):
-            assert writer.add(name, tag, array) == array.nbytes
-        writer.finish()
-    found = library.load_file(path)
-    assert found.keys() == arrays.keys()
-    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
-
-
-def test_the_writer_leaves_no_file_behind_an_exception(tmp_path):
-    path = tmp_path / "x.safetensors"
-    writer = ShardWriter(path, [("a", 1)])
-    writer.add("a", "F32", weights(5))
-    writer.__exit__(RuntimeError, RuntimeError(), None)
-    assert not path.exists()
 
 
 def test_dtypes_are_as_wide_as_they_say():
