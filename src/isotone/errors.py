@@ -6,19 +6,32 @@ what was expected and what to do.
 
 
 class IsotoneError(Exception):
-    """Something outside of isotone is not as it should be."""
+    """Something that a user gave isotone cannot be used; the base of all errors here."""
 
 
 class InputError(IsotoneError):
-    """An argument or a model that cannot be used as asked."""
+    """An argument or a model cannot be used as asked."""
 
 
 class FormatError(IsotoneError):
-    """A file that is not what its format says: truncated, tampered with, or of another version."""
+    """A file is not what its format says: truncated, tampered with, or of another version."""
 
 
 class MissingExtraError(IsotoneError):
-    """A feature that needs packages of one of isotone's extras."""
+    """A feature needs packages that are not installed.
+
+    Parameters
+    ----------
+    what : str
+        What needs the packages, as the subject of a sentence.
+    extra : str
+        The extra of isotone that installs them.
+
+    Examples
+    --------
+    >>> print(MissingExtraError("generating text", "models"))
+    generating text needs packages that are missing: pip install 'isotone[models]'
+    """
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are missing: pip install 'isotone[{extra}]'")

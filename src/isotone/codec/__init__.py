@@ -1,1 +1,1 @@
-
+"""Ranks as bytes, and a clustered tensor as named arrays."""

@@ -22,6 +22,16 @@ class ClusteredTensor:
         Codebook, scales and protected weights.
     ranks : uint8 array, of the tensor's shape
         For each weight the rank of its centroid in the codebook; 0 is the smallest.
+
+    Examples
+    --------
+    >>> values = Values((2, 2), FloatFormat.F32, codebook=np.float32([-1, 1, 3]))
+    >>> tensor = ClusteredTensor(values, np.uint8([[0, 2], [1, 1]]))
+    >>> tensor.dense()
+    array([[-1.,  3.],
+           [ 1.,  1.]], dtype=float32)
+    >>> tensor.counts
+    array([1, 2, 1])
     """
 
     values: Values
@@ -97,6 +107,11 @@ class ClusteredTensor:
         codebook : float32 array
             Finite, of the shape of the present codebook. Its order is free, so that studies can
             break it.
+
+        Returns
+        -------
+        ClusteredTensor
+            Everything but the codebook is shared.
 
         Raises
         ------

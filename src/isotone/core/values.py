@@ -52,6 +52,14 @@ class Values:
         Ascending positions of the protected weights in the flattened tensor.
     protected_value : uint16 or uint32 array, `[n]`
         The protected weights as bit patterns of `float_format`.
+
+    Examples
+    --------
+    >>> values = Values((2, 2), FloatFormat.F32, codebook=np.float32([-1, 1, 3]))
+    >>> out = np.empty(4, np.uint32)
+    >>> values.decode(np.uint8([0, 2, 1, 1]), out)
+    >>> out.view(np.float32)
+    array([-1.,  3.,  1.,  1.], dtype=float32)
     """
 
     shape: tuple[int, ...]
@@ -92,6 +100,11 @@ class Values:
             Finite, of the shape of the present codebook. Its order is free, so that studies can
             break it.
 
+        Returns
+        -------
+        Values
+            With the given codebook; all else is shared.
+
         Raises
         ------
         InputError
@@ -101,12 +114,17 @@ class Values:
         return dataclasses.replace(self, codebook=codebook)
 
     def scales(self, matrix: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the scales of one matrix as float32, `[rows]` and `[columns]`; 1 where none are.
+        """Return the scales of one matrix.
 
         Parameters
         ----------
         matrix : int
             The position of the matrix in the stack.
+
+        Returns
+        -------
+        row, column : float32 array, `[rows]` and `[columns]`
+            Ones if the tensor has no such scales.
         """
         row, column = (
             np.ones(length, np.float32)
@@ -153,7 +171,20 @@ class Values:
 
 
 def check_codebook(codebook: NDArray[np.float32], shape: tuple[int, ...]) -> None:
-    """Raise InputError if a codebook is not float32, finite and of the given shape."""
+    """Check a codebook that is to replace another one.
+
+    Parameters
+    ----------
+    codebook : float32 array
+        The codebook.
+    shape : tuple of int
+        The shape that it must have.
+
+    Raises
+    ------
+    InputError
+        If the codebook has another shape or dtype, or is not finite.
+    """
     if codebook.shape != shape or codebook.dtype != np.float32:
         raise InputError(
             f"a codebook of shape {codebook.shape} and dtype {codebook.dtype} was given; "
@@ -164,5 +195,21 @@ def check_codebook(codebook: NDArray[np.float32], shape: tuple[int, ...]) -> Non
 
 
 def is_ascending(codebook: NDArray[np.float32]) -> bool:
-    """Return whether each codebook of `[k]` or `[matrices, k]` is strictly ascending."""
+    """Return whether codebooks are strictly ascending.
+
+    Parameters
+    ----------
+    codebook : float32 array, `[k]` or `[matrices, k]`
+        One codebook, or one for each matrix.
+
+    Returns
+    -------
+    bool
+        Whether each of them is.
+
+    Examples
+    --------
+    >>> is_ascending(np.float32([[0, 1], [2, 2]]))
+    False
+    """
     return bool((codebook[..., 1:] > codebook[..., :-1]).all())
