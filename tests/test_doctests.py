@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from isotone.core.clustering import method
+
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -34,6 +36,7 @@ def imported(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(method, "_FACTORIES", dict(method._FACTORIES))
     run = doctest.testmod(imported(name))
     assert run.attempted > 0
     assert run.failed == 0, "the examples that failed are printed above"

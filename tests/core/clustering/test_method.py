@@ -51,14 +51,29 @@ def own_register(monkeypatch):
 
 
 @pytest.fixture
-def installed(monkeypatch):
-    """Entry points as if a package that has them were installed."""
-    entries = EntryPoints([EntryPoint("mean", f"{__name__}:one_value", "isotone.methods")])
-    monkeypatch.setattr(method, "entry_points", entries.select)
+def installed(monkeypatch, tmp_path):
+    """Names a module under the entry point, as if a package with that source were installed."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, source):
+        (tmp_path / f"{name}.py").write_text(source)
+        entries = EntryPoints([EntryPoint("mean", name, "isotone.methods")])
+        monkeypatch.setattr(method, "entry_points", entries.select)
+        method._load_entry_points.cache_clear()
+
+    yield install
+    method._load_entry_points.cache_clear()
+
+
+REGISTERS = f"""
+from isotone.core.clustering.method import register_method
+from {__name__} import one_value
+register_method("mean")(one_value)
+"""
 
 
 def test_isotone_has_two_methods_which_follow_the_settings():
-    assert {"entropy", "kmeans"} <= set(method_names())
+    assert method_names() == ["entropy", "kmeans"]
     assert method_named("kmeans")(MethodSettings(7, OFF)) == KMeansMethod(7, OFF)
     assert method_named("kmeans")(MethodSettings(7, OFF, 0.1)) == KMeansMethod(7, OFF)
     assert method_named("entropy")(MethodSettings(7, OFF, 0.1)) == EntropyMethod(0.1, 7, False)
@@ -70,18 +85,25 @@ def test_entropy_needs_a_lambda():
         method_named("entropy")(MethodSettings(7, OFF))
 
 
-@pytest.mark.usefixtures("installed")
-def test_an_unknown_name_is_refused_with_the_names_that_are_known():
+def test_an_unknown_name_is_refused_with_the_names_that_are_known(installed):
+    installed("mean_of_all", REGISTERS)
     with pytest.raises(InputError, match="'k-means'; expected one of entropy, kmeans, mean"):
         method_named("k-means")
+    assert method_names() == ["entropy", "kmeans", "mean"]
 
 
-@pytest.mark.usefixtures("installed")
-def test_a_method_of_another_package_is_imported_when_it_is_asked_for():
-    assert "mean" in method_names()
+def test_a_method_of_another_package_is_imported_when_it_is_asked_for(installed):
+    installed("mean_when_asked_for", REGISTERS)
+    assert method_named("kmeans")(MethodSettings(7, OFF)).k == 7
     assert "mean" not in method._FACTORIES
     assert isinstance(method_named("mean")(MethodSettings(7, OFF)), OneValue)
-    assert method_named("mean") is one_value
+
+
+def test_a_package_that_does_not_import_is_named(installed):
+    installed("broken_mean", "import nothing_of_this_name")
+    assert method_named("kmeans") is not None
+    with pytest.raises(InputError, match=r"broken_mean: the method 'mean' .* uninstall that pack"):
+        method_named("mean")
 
 
 def test_a_registered_method_clusters_a_matrix():

@@ -2,17 +2,19 @@
 
 A method clusters the histogram of one matrix: it chooses a codebook, a rank for each bin, and the
 bins whose weights are protected, that is, stored exactly. `kmeans` and `entropy` register
-themselves. A package of somebody else registers its own methods through the entry-point group
-`isotone.methods`, whose names are the names of methods and whose objects are factories:
+themselves. Another package adds a method with `register_method`, either after importing isotone or,
+so that the command line and worker processes find it too, in a module that it names under the
+entry-point group `isotone.methods`:
 
     [project.entry-points."isotone.methods"]
-    median = "my_package:median"
+    median = "median_codebooks.method"
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeAlias
 
@@ -26,7 +28,7 @@ from isotone.core.rate import MatrixRate
 from isotone.errors import InputError
 
 ENTRY_POINTS = "isotone.methods"
-"""The entry-point group of methods that other packages bring."""
+"""The entry-point group under which other packages name modules that register methods."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,9 @@ def register_method(name: str) -> Callable[[MethodFactory], MethodFactory]:
 
 
 def method_names() -> list[str]:
-    """Return the names of all methods, those that other packages bring included, sorted."""
-    return sorted(_FACTORIES.keys() | entry_points(group=ENTRY_POINTS).names)
+    """Return the names of all methods, those of other packages included, sorted."""
+    _load_entry_points()
+    return sorted(_FACTORIES)
 
 
 def method_named(name: str) -> MethodFactory:
@@ -206,7 +209,8 @@ def method_named(name: str) -> MethodFactory:
     Parameters
     ----------
     name : str
-        The name of a registered method, or of an entry point, which is then imported.
+        The name of a registered method. The modules that other packages name are imported if no
+        method of that name is registered yet.
 
     Returns
     -------
@@ -216,11 +220,24 @@ def method_named(name: str) -> MethodFactory:
     Raises
     ------
     InputError
-        If there is no method of that name.
+        If there is no method of that name, or if a module that another package names under
+        `isotone.methods` cannot be imported.
     """
     if name not in _FACTORIES:
-        for entry_point in entry_points(group=ENTRY_POINTS, name=name):
-            register_method(name)(entry_point.load())
+        _load_entry_points()
     if name not in _FACTORIES:
         raise InputError(f"method is {name!r}; expected one of {', '.join(method_names())}")
     return _FACTORIES[name]
+
+
+@cache
+def _load_entry_points() -> None:
+    """Import the modules that other packages name; they register their methods."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:  # whatever a foreign module raises as it is imported
+            raise InputError(
+                f"{point.value}: the method {point.name!r} of another package cannot be imported: "
+                f"{error}; repair or uninstall that package"
+            ) from error
