@@ -8,10 +8,10 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from isotone import entry_points as extensions
 from isotone.checkpoint.files.tensor_info import TensorInfo
-from isotone.checkpoint.source import registry
 from isotone.checkpoint.source.model_directory import ModelDirectory
-from isotone.checkpoint.source.registry import forget_source, register_source
+from isotone.checkpoint.source.registry import find_kind, forget_source, register_source
 from isotone.errors import InputError
 from isotone.models.open_source import open_source
 from isotone.pipeline.compress import compress
@@ -98,7 +98,7 @@ def test_a_fallback_is_asked_last_whenever_it_was_registered(tmp_path):
     register_source("mine", accepts=lambda _, path: path.is_dir())(ModelDirectory)
     register_source("late", accepts=lambda _, path: path.is_dir(), fallback=True)(ModelDirectory)
     try:
-        assert registry.find_kind(str(tmp_path), tmp_path).name == "mine"
+        assert find_kind(str(tmp_path), tmp_path).name == "mine"
     finally:
         forget_source("mine")
         forget_source("late")
@@ -112,13 +112,15 @@ def installed(tmp_path, monkeypatch):
         (tmp_path / "foreign_source.py").write_text(text)
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "foreign_source", raising=False)
-        point = EntryPoint("foreign", "foreign_source", registry.ENTRY_POINTS)
-        monkeypatch.setattr(registry, "entry_points", lambda group: [point][: group == point.group])
-        registry._load_entry_points.cache_clear()
+        point = EntryPoint("foreign", "foreign_source", extensions.SOURCES)
+        monkeypatch.setattr(
+            extensions, "entry_points", lambda group: [point][: group == point.group]
+        )
+        extensions.import_extensions.cache_clear()
 
     yield install
     forget_source("foreign")
-    registry._load_entry_points.cache_clear()
+    extensions.import_extensions.cache_clear()
 
 
 def test_another_package_is_found_by_its_entry_point(array, installed):

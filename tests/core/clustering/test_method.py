@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import numpy as np
 import pytest
 
+from isotone import entry_points as extensions
 from isotone.core.clustering import method
 from isotone.core.clustering.entropy import EntropyMethod
 from isotone.core.clustering.kmeans import KMeansMethod
@@ -58,11 +59,11 @@ def installed(monkeypatch, tmp_path):
     def install(name, source):
         (tmp_path / f"{name}.py").write_text(source)
         entries = EntryPoints([EntryPoint("mean", name, "isotone.methods")])
-        monkeypatch.setattr(method, "entry_points", entries.select)
-        method._load_entry_points.cache_clear()
+        monkeypatch.setattr(extensions, "entry_points", entries.select)
+        extensions.import_extensions.cache_clear()
 
     yield install
-    method._load_entry_points.cache_clear()
+    extensions.import_extensions.cache_clear()
 
 
 REGISTERS = f"""
@@ -126,4 +127,4 @@ def test_methods_pickle(name):
 
 
 def test_entry_points_are_those_of_the_standard_library():
-    assert method.entry_points is importlib.metadata.entry_points
+    assert extensions.entry_points is importlib.metadata.entry_points

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeAlias
 
 from isotone.checkpoint.source.source import Source
-from isotone.errors import InputError
-
-ENTRY_POINTS = "isotone.sources"
+from isotone.entry_points import SOURCES, import_extensions
 
 Accepts: TypeAlias = Callable[[str, Path], bool]
 Open: TypeAlias = Callable[[str, Path], Source]
@@ -125,20 +121,7 @@ def find_kind(model: str, path: Path) -> SourceKind | None:
     InputError
         If a package's module under `isotone.sources` cannot be imported.
     """
-    _load_entry_points()
+    import_extensions(SOURCES)
     kinds = list(reversed(_kinds.values()))
     kinds.sort(key=lambda kind: kind.fallback)
     return next((kind for kind in kinds if kind.accepts(model, path)), None)
-
-
-@cache
-def _load_entry_points() -> None:
-    """Import the modules that other packages name; they register their kinds."""
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:  # whatever a foreign module raises as it is imported
-            raise InputError(
-                f"{point.value}: the source {point.name!r} of another package cannot be imported: "
-                f"{error}; repair or uninstall that package"
-            ) from error

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
@@ -25,10 +23,8 @@ from isotone.core.clustering.outliers import Protection
 from isotone.core.clustering.solver import centroids
 from isotone.core.histogram import Histogram
 from isotone.core.rate import MatrixRate
+from isotone.entry_points import METHODS, import_extensions
 from isotone.errors import InputError
-
-ENTRY_POINTS = "isotone.methods"
-"""The entry-point group under which other packages name modules that register methods."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +195,7 @@ def register_method(name: str) -> Callable[[MethodFactory], MethodFactory]:
 
 def method_names() -> list[str]:
     """Return the names of all methods, those of other packages included, sorted."""
-    _load_entry_points()
+    import_extensions(METHODS)
     return sorted(_FACTORIES)
 
 
@@ -224,20 +220,7 @@ def method_named(name: str) -> MethodFactory:
         `isotone.methods` cannot be imported.
     """
     if name not in _FACTORIES:
-        _load_entry_points()
+        import_extensions(METHODS)
     if name not in _FACTORIES:
         raise InputError(f"method is {name!r}; expected one of {', '.join(method_names())}")
     return _FACTORIES[name]
-
-
-@cache
-def _load_entry_points() -> None:
-    """Import the modules that other packages name; they register their methods."""
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:  # whatever a foreign module raises as it is imported
-            raise InputError(
-                f"{point.value}: the method {point.name!r} of another package cannot be imported: "
-                f"{error}; repair or uninstall that package"
-            ) from error
