@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as in _MODULES, for type checkers and editor
     from isotone.core.clustering.method import MethodSettings as MethodSettings
     from isotone.core.clustering.method import register_method as register_method
     from isotone.core.histogram import Histogram as Histogram
+    from isotone.core.rate import MatrixRate as MatrixRate
     from isotone.core.values import Values as Values
     from isotone.errors import FormatError as FormatError
     from isotone.errors import InputError as InputError
@@ -68,6 +69,7 @@ _MODULES = {
     "isotone.core.clustered_tensor": ("ClusteredTensor",),
     "isotone.core.clustering.method": ("Assigned", "Method", "MethodSettings", "register_method"),
     "isotone.core.histogram": ("Histogram",),
+    "isotone.core.rate": ("MatrixRate",),
     "isotone.core.values": ("Values",),
     "isotone.errors": ("FormatError", "InputError", "IsotoneError", "MissingExtraError"),
     "isotone.evaluation.frontier.results": ("FrontierPoint",),

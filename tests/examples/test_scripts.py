@@ -11,6 +11,7 @@ import pytest
 
 import isotone
 from isotone.checkpoint.source.registry import forget_source
+from isotone.core.clustering import method as methods
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MOST_LINES = 45
@@ -76,6 +77,15 @@ def test_heal(run, language_models, tmp_path):
     printed = run("heal.py", language_models.dense, tmp_path, *options)
     assert printed.startswith("perplexity ")
     assert (tmp_path / "clustered" / "isotone.json").is_file()
+
+
+def test_quantile_method(run, language_models, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "_FACTORIES", dict(methods._FACTORIES))
+    lines = run("quantile_method.py", language_models.dense, tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["quantiles", "kmeans"]
+    quantiles, kmeans = (float(line.split()[-1]) for line in lines)
+    assert 0 < kmeans < quantiles < 1  # k-means is the optimum
+    assert isotone.verify(tmp_path / "quantiles", against=language_models.dense).ok
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
