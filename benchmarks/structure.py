@@ -1,11 +1,12 @@
 """Measure the structure of a checkout: files, functions, imports, circles, the way of a tensor.
 
-Sizes are lines; a function counts from `def` to its end, without its docstring. An import climbs
-if it leads from a folder to another one that is not below it in the table of layers, imports
-inside functions included. For a checkout without that table in CONTRIBUTING.md (before the folders
-were ordered) the layers are those of LAYERS_BEFORE, where `pipeline` stands above `models`, so
-that either of the two climbs when it imports the other upward. A circle is a set of modules that
-import one another, inside functions included.
+Sizes are lines, those of code without docstrings, comments and empty lines; a function counts from
+`def` to its end, without its docstring. An import climbs if it leads from a folder to another one
+that is not below it in the table of layers, imports inside functions included. For a checkout
+without that table in CONTRIBUTING.md (before the folders were ordered) the layers are those of
+LAYERS_BEFORE, where `pipeline` stands above `models`, so that either of the two climbs when it
+imports the other upward. A circle is a set of modules that import one another, inside functions
+included.
 
 The way of a tensor is traced: `isotone compress --bits 3.6 --workers 1` of a model with one bf16
 matrix runs under a profiler, in a process of its own (measuring/call_trace.py). The script counts
@@ -23,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,16 @@ LAYERS_BEFORE = {
     "study": 8,
     "cli": 9,
     "isotone": 10,
+}
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+NO_CODE = {
+    tokenize.ENCODING,
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
 }
 SHAPE = (256, 512)
 
@@ -160,9 +172,21 @@ def function_lengths(tree: Tree) -> dict[str, int]:
     return found
 
 
+def code_lines(path: Path, module: ast.Module) -> int:
+    """Return the lines of a file that hold code: no docstring, no comment, not empty."""
+    with path.open("rb") as file:
+        tokens = [each for each in tokenize.tokenize(file.readline) if each.type not in NO_CODE]
+    lines = {line for each in tokens for line in range(each.start[0], each.end[0] + 1)}
+    for node in ast.walk(module):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
 def sizes(tree: Tree) -> list[tuple[str, object]]:
     """Return the rows about files, functions, imports and circles."""
     files = {name: len(path.read_text("utf-8").splitlines()) for name, path in tree.modules.items()}
+    code = [code_lines(path, tree.parsed[name]) for name, path in tree.modules.items()]
     functions = function_lengths(tree)
     longest_file, longest = max(files, key=files.get), max(functions, key=functions.get)
     rings = circles(tree)
@@ -171,6 +195,8 @@ def sizes(tree: Tree) -> list[tuple[str, object]]:
         ("lines", sum(files.values())),
         ("median file, lines", statistics.median(files.values())),
         ("median file that is not empty, lines", statistics.median(filter(None, files.values()))),
+        ("lines of code", sum(code)),
+        ("median file that is not empty, lines of code", statistics.median(filter(None, code))),
         ("longest file", f"{files[longest_file]}: {longest_file}"),
         ("functions", len(functions)),
         ("median function, lines", statistics.median(functions.values())),
