@@ -96,7 +96,7 @@ def _error(moved: float | None, relative_distortion: float | None) -> str:
 def _natural_order(report: TensorReport) -> list[tuple[bool, int, str]]:
     """Order tensors by name, with layer 2 before layer 10."""
     parts = _DIGITS.split(report.record.name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _layer(name: str) -> str | None:
