@@ -16,7 +16,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "isotone"
 # Of commands the docstring is the help text; the options describe themselves.
-MODULES = sorted(path for path in SOURCE.rglob("*.py") if "cli" not in path.parts)
+MODULES = sorted(
+    path for path in SOURCE.rglob("*.py") if "cli" not in path.relative_to(SOURCE).parts
+)
 ERRORS = {"InputError", "FormatError", "MissingExtraError"}
 HEADING = re.compile(r"^([A-Z][A-Za-z ]+)\n-{3,}$", re.MULTILINE)
 

@@ -9,7 +9,6 @@ import pytest
 from isotone.cli.directory_tables import shortened
 from isotone.pipeline.compress import compress
 from isotone.pipeline.inspect import inspect
-from isotone.pipeline.kinds import kinds_of
 from tests.builders.checkpoints import Bf16, weights, write_model
 
 N_LAYERS = 11
@@ -117,16 +116,6 @@ def test_a_name_is_cut_between_words():
         else:
             assert found == name
     assert shortened("a" * 50, 11) == "aaaaa…aaaaa"
-
-
-def test_a_kind_names_its_stack_where_there_are_several():
-    names = ["encoder.block.0.q.weight", "decoder.block.0.q.weight", "decoder.block.1.q.weight"]
-    assert [*kinds_of(names).values()] == ["encoder.block.*.q"] + 2 * ["decoder.block.*.q"]
-    assert kinds_of(["h.0.experts.1.up", "h.1.experts.0.up"]).keys() == {
-        "h.0.experts.1.up",
-        "h.1.experts.0.up",
-    }
-    assert {*kinds_of(["h.0.experts.1.up", "h.1.experts.0.up"]).values()} == {"experts.*.up"}
 
 
 def test_every_tensor_has_a_row(layered, isotone, monkeypatch):

@@ -14,6 +14,7 @@ from isotone.checkpoint.opening import open_compressed
 from isotone.core.values import Values
 from isotone.errors import InputError
 from isotone.pipeline.movement import Movement
+from isotone.pipeline.summary import CompressSummary, summary_of
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,14 @@ class Inspection:
         What the manifest records of the tensors that are stored bit for bit.
     base : Path or None
         The base of a codebook-only directory; None for a complete one.
+    summary : CompressSummary
+        The totals, without the time that compressing took.
     """
 
     clustered: tuple[TensorReport, ...]
     kept: tuple[KeptRecord, ...]
     base: Path | None
+    summary: CompressSummary
 
 
 def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
@@ -104,7 +108,7 @@ def inspect(directory: str | Path, *, n_protected: int = 1) -> Inspection:
     opened = open_compressed(locate_found(directory))
     reports = tuple(_report(opened, record, n_protected) for record in opened.manifest.clustered)
     base = None if opened.base is None else opened.base.path
-    return Inspection(reports, opened.manifest.kept, base)
+    return Inspection(reports, opened.manifest.kept, base, summary_of(opened))
 
 
 def inspect_tensor(directory: str | Path, name: str, *, n_protected: int = 20) -> TensorReport:

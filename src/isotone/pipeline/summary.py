@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isotone.checkpoint.compressed.manifest import ClusteredRecord
+from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote, locate_found, stored_bytes
 from isotone.checkpoint.opening import open_compressed
 
@@ -93,7 +94,23 @@ def summarise(directory: str | Path, seconds: float = 0.0) -> CompressSummary:
     FormatError
         If a file is damaged.
     """
-    opened = open_compressed(locate_found(directory))
+    return summary_of(open_compressed(locate_found(directory)), seconds)
+
+
+def summary_of(opened: CompressedDirectory, seconds: float = 0.0) -> CompressSummary:
+    """Return the figures of a compressed directory that is open.
+
+    Parameters
+    ----------
+    opened : CompressedDirectory
+    seconds : float
+        The time that compressing took; 0 if that is not known.
+
+    Returns
+    -------
+    CompressSummary
+        The figures.
+    """
     manifest = opened.manifest
     n_weights = sum(record.n_weights for record in manifest.clustered)
     dense = sum(r.dense_bytes for r in manifest.clustered)

@@ -15,7 +15,6 @@ from isotone.cli.tensor_tables import centroid_rows, tensor_parts
 from isotone.pipeline.inspect import Inspection, TensorReport, inspect_tensor
 from isotone.pipeline.inspect import inspect as run_inspect
 from isotone.pipeline.kinds import summarise_kinds
-from isotone.pipeline.summary import CompressSummary, summarise
 
 TensorName = Annotated[
     str | None,
@@ -34,16 +33,16 @@ def inspect(
     if tensor is not None:
         _print_tensor(inspect_tensor(directory, tensor, n_protected=top), json=json)
         return
-    inspection, summary = run_inspect(directory), summarise(directory)
+    inspection = run_inspect(directory)
     if json:
-        print_json(_details(inspection, summary))
+        print_json(_details(inspection))
         return
     stdout.print(kinds_table(inspection, stdout))
     stdout.print(tensors_table(inspection, stdout))
     for line in kept_lines(inspection, stdout.width):
         say(line, style="dim")
     say(directory)
-    stdout.print(summary_table(summary))
+    stdout.print(summary_table(inspection.summary))
 
 
 def _print_tensor(report: TensorReport, *, json: bool) -> None:
@@ -56,14 +55,14 @@ def _print_tensor(report: TensorReport, *, json: bool) -> None:
         stdout.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
-def _details(inspection: Inspection, summary: CompressSummary) -> dict[str, Any]:
+def _details(inspection: Inspection) -> dict[str, Any]:
     """Describe a whole directory for `--json`."""
     return {
         "tensors": [_row(report) for report in inspection.clustered],
         "kept": [asdict(record) for record in inspection.kept],
         "base": None if inspection.base is None else str(inspection.base),
         "kinds": [asdict(kind) for kind in summarise_kinds(inspection.clustered)],
-    } | asdict(summary)
+    } | asdict(inspection.summary)
 
 
 def _row(report: TensorReport) -> dict[str, Any]:
