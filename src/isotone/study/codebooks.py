@@ -73,11 +73,10 @@ def edited_codebooks(
 
     Examples
     --------
-    ::
-
-        codebooks = isotone.study.edited_codebooks(model, "sorted_normal", layers=[8])
-        with isotone.swapped(model, codebooks):
-            ...
+    >>> import isotone.study
+    >>> codebooks = isotone.study.edited_codebooks(model, "permute", layers=[8])  # doctest: +SKIP
+    >>> with isotone.swapped(model, codebooks):  # doctest: +SKIP
+    ...     loss = model(tokens, labels=tokens).loss
     """
     _check_edit(edit, correction, at_error, parameters)
     tensors = clustered_tensors(model)

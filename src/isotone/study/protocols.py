@@ -155,7 +155,7 @@ def check_other(
 
 
 Target = tuple[tuple[int, ...], tuple[str, ...]]
-"""Layers and types."""
+"""The layers and the types of matrices that a run edits."""
 
 
 def _targets(

@@ -14,7 +14,7 @@ from isotone.study.record import Provenance, StudyRecord, StudyRun
 from isotone.study.studied_model import StudiedModel
 
 Task: TypeAlias = tuple[int, StudyRun | None]
-"""The k of a clustering, and what to do to it; None for nothing."""
+"""The K of a clustering, and the run to measure on it; None for the unedited model."""
 
 
 class Measurer:

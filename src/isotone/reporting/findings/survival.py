@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from isotone.reporting.study.runs import MeasuredRun
 
 DOUBLED = 2.0
-"""Times the unedited perplexity."""
+"""The perplexity ratio at which a replacement has not survived."""
 
 ORDERS = {"first": "from the first layer", "last": "from the last layer", "random": "random order"}
 

@@ -20,7 +20,7 @@ Points = Sequence[Mapping[str, Any]]
 Row = dict[str, Any]
 
 WORST_PERPLEXITY = 2.0
-"""Times that of the dense model: what its axis shows, unless half of what was swept is beyond."""
+"""The most that the axis shows, in times the dense model's, unless half of the points exceed it."""
 
 WORST_KL = 2.0
 """The same for divergence, in nats per token."""
@@ -37,7 +37,7 @@ _FIGURES = {
     "output_bytes": ("bytes of the model", "{:,}"),
     "seconds": ("seconds to compress", "{:.1f}"),
 }
-"""Of a tooltip: keys of points, what they are called, how they are written."""
+"""The figures of a tooltip: keys of the points, their titles and their formats."""
 
 
 def frontier_chart(points: Points, *, title: str, caption: str) -> alt.VConcatChart:

@@ -100,8 +100,8 @@ class LinePanel:
         points = points.transform_filter(legend)
         medians = self._base(self.lines).encode(*for_lines, alt.Detail("detail:N"))
         line = medians.transform_filter(legend).mark_line(clip=True, strokeWidth=2.8, tooltip=None)
-        # A name, since Altair would give one to all views that differ in their data alone, and mix
-        # them up; and with no number at its end, which Altair would replace by that of the column.
+        # Altair gives one name to all views that differ in their data alone, and mixes them up, so
+        # each has a name of its own. A number at its end would be replaced by the column's.
         line = line.properties(name=f"{self.name}_lines")
         layers = [
             *self._rule_layers(),
@@ -131,7 +131,7 @@ class LinePanel:
     def _name_layers(self, legend: alt.Parameter, channels: Sequence[Channel]) -> list[alt.Chart]:
         colors = [channel for channel in channels if isinstance(channel, alt.Color)]
         base = self._base(self.names).encode(*colors, text="name:N").transform_filter(legend)
-        # Lines and rules go on below the text: it stands on white.
+        # Lines and rules go on below the text, so it has a white outline.
         white = base.mark_text(
             align="left", dx=5, fontSize=11, stroke="white", strokeWidth=4, strokeJoin="round"
         )

@@ -77,12 +77,12 @@ def _facts(records: Sequence[JsonRecord], runs: Sequence[MeasuredRun]) -> list[t
     protocols = Counter(run.protocol for run in runs)
     bases = {run.k: run.unedited for run in runs}
     seconds = sum(record["seconds"] for record in records)
-    versions = [f"{name} {_all(records, name)}" for name in ("isotone", "torch", "transformers")]
+    versions = [f"{name} {_shared(records, name)}" for name in ("isotone", "torch", "transformers")]
     return [
-        ("Model", f"{_all(records, 'model')} ({_all(records, 'model_hash', digits=12)})"),
-        ("Text", f"{_all(records, 'text')} ({_all(records, 'text_hash', digits=12)})"),
-        ("Windows", f"{_all(records, 'windows')} of {_all(records, 'context')} tokens"),
-        ("Clustering", _all(records, "clustering")),
+        ("Model", f"{_shared(records, 'model')} ({_shared(records, 'model_hash', digits=12)})"),
+        ("Text", f"{_shared(records, 'text')} ({_shared(records, 'text_hash', digits=12)})"),
+        ("Windows", f"{_shared(records, 'windows')} of {_shared(records, 'context')} tokens"),
+        ("Clustering", _shared(records, "clustering")),
         ("Unedited perplexity", ", ".join(f"{bases[k]:.3f} at K = {k}" for k in sorted(bases))),
         (
             "Runs",
@@ -91,8 +91,8 @@ def _facts(records: Sequence[JsonRecord], runs: Sequence[MeasuredRun]) -> list[t
         ),
         (
             "Computed in",
-            f"{_all(records, 'dtype')} on {_all(records, 'device')}, "
-            f"{_all(records, 'n_threads')} threads; {', '.join(versions)}",
+            f"{_shared(records, 'dtype')} on {_shared(records, 'device')}, "
+            f"{_shared(records, 'n_threads')} threads; {', '.join(versions)}",
         ),
         ("The paper", _PAPER),
     ]
@@ -102,15 +102,15 @@ def _model(records: Sequence[JsonRecord]) -> str:
     return Path(str(records[0]["provenance"].get("model", ""))).name or "A model"
 
 
-def _all(records: Sequence[JsonRecord], key: str, *, digits: int | None = None) -> str:
+def _shared(records: Sequence[JsonRecord], key: str, *, digits: int | None = None) -> str:
     """Return what all records have under a key of their provenance, or each of what they have."""
-    found = dict.fromkeys(_said(record["provenance"].get(key)) for record in records)
+    found = dict.fromkeys(_value_text(record["provenance"].get(key)) for record in records)
     return " | ".join(text[:digits] for text in found)
 
 
-def _said(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(item)}" for key, item in value.items()) or "–"
+        return ", ".join(f"{key} {_value_text(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     return "–" if value is None else str(value)

@@ -161,7 +161,7 @@ class StripPanel:
             ticks=False,
             title=None,
         )
-        # All groups, those without a run in this panel too: its labels serve its neighbours.
+        # All groups, also those without a run here, since the labels serve the other panels too.
         y = alt.Y("group:N", axis=axis, scale=alt.Scale(domain=list(self.groups)), sort=None)
         places: list[Any] = [self.x, y]
         if self.offset:
