@@ -42,7 +42,7 @@ def lines_at(width, isotone, monkeypatch, *arguments):
     return run.out.splitlines()
 
 
-@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_no_line_is_too_long_and_no_word_is_broken(width, layered, isotone, monkeypatch):
     monkeypatch.chdir(layered.parent)
     lines = lines_at(width, isotone, monkeypatch, layered.name)
@@ -69,6 +69,16 @@ def test_a_wide_terminal_shows_whole_names_in_the_order_of_layers(layered, isoto
     names = [line.split()[0] for line in lines if ".self_attn.q_proj.weight" in line]
     assert names == [f"model.layers.{n}.self_attn.q_proj.weight" for n in range(N_LAYERS)]
     assert any(line.split()[:1] == [f"{'long_' * 20}head.weight"] for line in lines)
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_names_that_can_be_read(
+    layered, isotone, monkeypatch
+):
+    lines = lines_at(60, isotone, monkeypatch, layered)
+    kinds, tensors = (line.split() for line in lines if line.split()[:1] in (["kind"], ["tensor"]))
+    assert kinds == ["kind", "matrices", "weights", "K", "bits"]
+    assert tensors == ["tensor", "shape", "K", "bits", "error"]
+    assert sum("self_attn.q_proj " in line for line in lines) == 1 + N_LAYERS
 
 
 def test_kinds_come_first_and_add_up(layered, isotone, monkeypatch):

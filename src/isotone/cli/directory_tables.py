@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -17,7 +17,9 @@ from isotone.plan.layer_name import LayerName
 
 _DIGITS = re.compile(r"(\d+)")
 _INDENT = "  "
-_LEAST_NAME_WIDTH = 12
+_LEAST_NAME_WIDTH = 20
+_LEAST_COLUMNS = 2
+_ENDLESS = 10**6
 _MOST_KEPT_NAMES = 3
 
 
@@ -26,10 +28,9 @@ def kinds_table(inspection: Inspection, console: Console) -> Table:
     numbers = ("matrices", "weights", "K", "bits", _error_title(inspection), "protected")
     reports = sorted(inspection.clustered, key=_natural_order)
     rows = {kind.kind: _kind_cells(kind) for kind in summarise_kinds(reports)}
-    width = _name_width("kind", numbers, list(rows.values()), console)
-    table = plain_table(("kind",), numbers)
+    table, width = _fitting_table("kind", numbers, rows, console)
     for kind, cells in rows.items():
-        table.add_row(shortened(kind, width), *cells)
+        table.add_row(shortened(kind, width), *cells[: len(table.columns) - 1])
     return table
 
 
@@ -53,18 +54,15 @@ def tensors_table(inspection: Inspection, console: Console) -> Table:
     """
     numbers = ("shape", "K", "bits", _error_title(inspection), "protected", "farthest")
     reports = sorted(inspection.clustered, key=_natural_order)
-    cells = {report.record.name: _tensor_cells(report) for report in reports}
-    width = _name_width("tensor", numbers, list(cells.values()), console)
-    table = plain_table(("tensor",), numbers)
-    if max(map(len, cells), default=0) <= width:
-        for name, row in cells.items():
-            table.add_row(name, *row)
-        return table
-    for layer, names in groupby(cells, key=_layer):
-        if layer is not None:
+    rows = {report.record.name: _tensor_cells(report) for report in reports}
+    table, width = _fitting_table("tensor", numbers, rows, console)
+    grouped = max(map(len, rows), default=0) > width
+    for layer, names in groupby(rows, key=_layer):
+        if grouped and layer is not None:
             table.add_row(shortened(layer, width))
         for name in names:
-            table.add_row(_name_in_layer(name, layer, width), *cells[name])
+            shown = _name_in_layer(name, layer, width) if grouped else name
+            table.add_row(shown, *rows[name][: len(table.columns) - 1])
     return table
 
 
@@ -111,15 +109,23 @@ def _name_in_layer(name: str, layer: str | None, width: int) -> str:
     return _INDENT + shortened(place.inner, width - len(_INDENT))
 
 
-def _name_width(
-    title: str, numbers: Sequence[str], rows: Sequence[Sequence[str]], console: Console
-) -> int:
-    """Return the characters that are left for names beside columns of numbers."""
-    table = plain_table((title,), numbers)
-    for row in rows:
-        table.add_row("", *row)
-    needed = Measurement.get(console, console.options.update(width=10**6), table).maximum
-    return max(_LEAST_NAME_WIDTH, console.width - needed + len(title))
+def _fitting_table(
+    title: str, numbers: Sequence[str], rows: Mapping[str, Sequence[str]], console: Console
+) -> tuple[Table, int]:
+    """Return an empty table, and the characters that are left for names beside its numbers.
+
+    Where that is too few for names to be read, the last columns are left out.
+    """
+    enough = min(_LEAST_NAME_WIDTH, max(map(len, rows), default=0))
+    for n_columns in range(len(numbers), _LEAST_COLUMNS - 1, -1):
+        table, measured = (plain_table((title,), numbers[:n_columns]) for _ in range(2))
+        for cells in rows.values():
+            measured.add_row("", *cells[:n_columns])
+        wide = console.options.update(width=_ENDLESS)
+        width = console.width - Measurement.get(console, wide, measured).maximum + len(title)
+        if width >= enough:
+            break
+    return table, max(width, _LEAST_NAME_WIDTH)
 
 
 def shortened(name: str, width: int) -> str:

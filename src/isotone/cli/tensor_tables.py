@@ -22,7 +22,8 @@ def tensor_parts(report: TensorReport) -> Iterator[str | Table]:
         f"{record.n_protected:,} of {record.n_weights:,} weights protected, "
         f"σ = {record.standard_deviation:.4g}"
     )
-    yield _protected_table(report)
+    if report.protected:
+        yield _protected_table(report)
     if report.movement is not None:
         yield (
             f"moved by {report.movement.root_mean_square:.3f} of the mean spacing "
