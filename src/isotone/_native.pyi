@@ -1,15 +1,24 @@
+# The native module: inner loops in C++17, without validation or policy, and without the GIL. The
+# headers in native/ describe each function. Arrays are flat. `bits` are patterns of the float format
+# whose number (FloatFormat.native) is `format`. `position` is that of the first weight in the
+# matrix.
+
 import numpy as np
 from numpy.typing import NDArray
 
+# Constants of the coder (rans.hpp), of bins (histogram.hpp), and of labels (assign.hpp).
 RANS_SLOTS: int
 RANS_STATE_BYTES: int
 RANS_SYMBOL_BYTES: int
 BIN_KEY_BITS: int
 PROTECTED_LABEL: int
 
+# k-means by dynamic programming (solver.hpp).
 def solve(
     values: NDArray[np.float64], weights: NDArray[np.float64], k: int
 ) -> NDArray[np.int64]: ...
+
+# Counting weights (histogram.hpp).
 def count_patterns(bits: NDArray[np.uint16], counts: NDArray[np.uint64]) -> None: ...
 def count_bins(
     bits: NDArray[np.uint32],
@@ -27,6 +36,7 @@ class DistinctCounter:
     def add(self, bits: NDArray[np.uint32]) -> bool: ...
     def sorted(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]: ...
 
+# Weights to ranks, and ranks to weights (assign.hpp).
 def assign16(
     bits: NDArray[np.uint16], labels: NDArray[np.uint16], ranks: NDArray[np.uint8]
 ) -> NDArray[np.int64]: ...
@@ -43,6 +53,8 @@ def gather16(
 def gather32(
     ranks: NDArray[np.uint8], table: NDArray[np.uint32], out: NDArray[np.uint32]
 ) -> None: ...
+
+# Entropy-constrained clustering (entropy.hpp).
 def partition(
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -59,6 +71,8 @@ def lloyd_iterations(
     protected_weight: float,
     labels: NDArray[np.int32],
 ) -> float: ...
+
+# Scales (scale.hpp).
 def balance(
     bits: NDArray[np.uint8],
     format: int,
@@ -66,7 +80,6 @@ def balance(
     row: NDArray[np.float32],
     column: NDArray[np.float64],
 ) -> None: ...
-def moments(bits: NDArray[np.uint8], format: int, n: int) -> tuple[float, float]: ...
 def divide(
     bits: NDArray[np.uint8],
     format: int,
@@ -92,6 +105,8 @@ def sum_by_rank(
     column: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None: ...
+
+# GPTQ error feedback (gptq.hpp).
 def round_with_feedback(
     weights: NDArray[np.float32],
     n_columns: int,
@@ -100,7 +115,12 @@ def round_with_feedback(
     codebook: NDArray[np.float32],
     ranks: NDArray[np.uint8],
 ) -> NDArray[np.int64]: ...
+
+# Sums over weights (moments.hpp).
+def moments(bits: NDArray[np.uint8], format: int, n: int) -> tuple[float, float]: ...
 def squared_error(a: NDArray[np.uint8], b: NDArray[np.uint8], format: int, n: int) -> float: ...
+
+# Coding ranks (bits.hpp, rans.hpp).
 def pack(ranks: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> None: ...
 def unpack(packed: NDArray[np.uint8], width: int, ranks: NDArray[np.uint8]) -> None: ...
 def rans_encode(ranks: NDArray[np.uint8], k: int, out: NDArray[np.uint8]) -> int: ...

@@ -48,8 +48,8 @@ def clustered_tensors(draw):
         if not draw(st.booleans()):
             return None
         dtype = draw(st.sampled_from([np.float16, np.float32]))
-        factors = generator.uniform(0.1, 3, (n_matrices, length)).astype(dtype)
-        return factors if stacked else factors[0]
+        scales = generator.uniform(0.1, 3, (n_matrices, length)).astype(dtype)
+        return scales if stacked else scales[0]
 
     n_rows = matrix_shape[0]
     n_weights = int(np.prod(shape))
@@ -94,11 +94,11 @@ def test_dense_weights_follow_the_documented_order_of_products(tensor):
     for m, ranks in enumerate(matrices):
         value = tensor.codebook.reshape(tensor.n_matrices, -1)[m][ranks].reshape(shape[0], -1)
         if tensor.row_scale is not None:
-            factors = tensor.row_scale.reshape(tensor.n_matrices, -1)[m]
-            value = value * factors.astype(np.float32)[:, None]
+            scales = tensor.row_scale.reshape(tensor.n_matrices, -1)[m]
+            value = value * scales.astype(np.float32)[:, None]
         if tensor.column_scale is not None:
-            factors = tensor.column_scale.reshape(tensor.n_matrices, -1)[m]
-            value = value * factors.astype(np.float32)[None, :]
+            scales = tensor.column_scale.reshape(tensor.n_matrices, -1)[m]
+            value = value * scales.astype(np.float32)[None, :]
         assert value.dtype == np.float32
         expected[m] = value.reshape(-1)
     patterns = tensor.float_format.downcast(expected.reshape(-1))
@@ -155,8 +155,8 @@ BROKEN = {
     "negative column scale": (COLUMN_SCALE, floats(9, fill=-1)),
     "column scale of NaN": (COLUMN_SCALE, floats(9, fill=np.nan)),
     "long column scale": (COLUMN_SCALE, floats(18)),
-    "protected values alone": (PROTECTED_INDEX, None),
-    "protected positions alone": (PROTECTED_VALUE, None),
+    "protected values without positions": (PROTECTED_INDEX, None),
+    "protected positions without values": (PROTECTED_VALUE, None),
     "protected values of another dtype": (PROTECTED_VALUE, halves(3)),
     "protected values of another number": (PROTECTED_VALUE, floats(1)),
     "positions of another dtype": (PROTECTED_INDEX, floats(3)),

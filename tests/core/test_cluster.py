@@ -55,8 +55,8 @@ def test_a_stack_is_each_matrix_by_itself():
     stack = cluster(array, 6, stack=True)
     assert (np.diff(stack.codebook, axis=1) > 0).all()
     for i, matrix in enumerate(array):
-        alone = cluster(matrix, 6)
-        assert np.array_equal(stack.ranks[i], alone.ranks)
-        assert np.array_equal(stack.codebook[i, : alone.k], alone.codebook)
-        assert np.array_equal(stack.dense()[i], alone.dense())
-        assert np.array_equal(stack.counts[i, : alone.k], alone.counts)
+        single = cluster(matrix, 6)
+        assert np.array_equal(stack.ranks[i], single.ranks)
+        assert np.array_equal(stack.codebook[i, : single.k], single.codebook)
+        assert np.array_equal(stack.dense()[i], single.dense())
+        assert np.array_equal(stack.counts[i, : single.k], single.counts)

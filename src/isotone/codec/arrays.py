@@ -104,11 +104,13 @@ def values_of(arrays: Mapping[str, StoredArray], layout: PackedLayout, name: str
     stacked = codebook.ndim == 2
     if codebook.shape != ((layout.n_matrices, layout.k) if stacked else (layout.k,)):
         raise FormatError(
-            f"{name}: codebook of shape {codebook.shape}, packed for k = {layout.k} and "
-            f"{layout.n_matrices} matrices"
+            f"{name}: its codebook has the shape {codebook.shape}, but its ranks were packed for "
+            f"{layout.n_matrices} matrices with k = {layout.k}"
         )
     if not stacked and layout.n_matrices != 1:
-        raise FormatError(f"{name}: one codebook for {layout.n_matrices} matrices")
+        raise FormatError(
+            f"{name}: it has one codebook; expected one for each of {layout.n_matrices} matrices"
+        )
     if not np.isfinite(codebook).all():
         raise FormatError(f"{name}: its codebook holds NaN or infinity")
     if not is_ascending(codebook):
@@ -143,8 +145,8 @@ def _scale(
         return None
     if stored.tag not in _SCALE_DTYPES or stored.array.size != layout.n_matrices * length:
         raise FormatError(
-            f"{name}{suffix}: {stored.array.shape} of {stored.tag}; expected "
-            f"{layout.n_matrices * length} scales of U8, F16 or F32"
+            f"{name}{suffix}: found an array of shape {stored.array.shape} and dtype {stored.tag}; "
+            f"expected {layout.n_matrices * length} scales of U8, F16 or F32"
         )
     scale: Scale = stored.array.view(_SCALE_DTYPES[stored.tag])
     if stored.tag != "U8" and not (np.isfinite(scale) & (scale > 0)).all():
@@ -162,5 +164,7 @@ def _protected(
     values = _take(arrays, PROTECTED_VALUE, float_format.value, name)
     index = decode_positions(entries, layout.matrix_weights * layout.n_matrices, name)
     if len(index) != values.size:
-        raise FormatError(f"{name}: {len(index)} protected positions, {values.size} values")
+        raise FormatError(
+            f"{name}: {len(index)} protected positions were found, but {values.size} values"
+        )
     return index, values

@@ -82,7 +82,7 @@ LAMBDAS = [1e-4, 1e-3, 0.01, 0.05, 0.3]
 @pytest.mark.parametrize("protect", [True, False])
 def test_never_dearer_than_k_means_of_any_size(kind, protect):
     # The law "never worse than plain k-means at equal bytes": were some k-means result at least as
-    # good in error and in bytes, it would be no dearer at any λ.
+    # good in error and in bytes, it would cost no more at any λ.
     histogram = counted(sample(kind, 1))
     k_means = [KMeansMethod(k, OFF).assign(histogram, RATE) for k in range(2, 33)]
     for lambda_ in LAMBDAS:

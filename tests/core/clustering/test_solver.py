@@ -158,8 +158,8 @@ def test_codebook_is_strictly_ascending_and_ranks_are_nearest(values, k):
 def test_an_enormous_outlier_takes_a_centroid_and_leaves_the_rest_alone(outlier):
     rest = np.random.default_rng(1).standard_normal((1, 3000)).astype(np.float32)
     array = np.append(rest, np.float32(outlier))[None, :]
-    found, alone = cluster(array, 8, protect="off"), cluster(rest, 7, protect="off")
-    expected = np.append(alone.codebook, np.float32(outlier))
+    found, expected_rest = cluster(array, 8, protect="off"), cluster(rest, 7, protect="off")
+    expected = np.append(expected_rest.codebook, np.float32(outlier))
     assert np.array_equal(found.codebook, np.sort(expected))
 
 

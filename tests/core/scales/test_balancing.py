@@ -23,9 +23,9 @@ def chosen(array, rule, float_format=FloatFormat.F32, pieces=1):
     return choose_scales(lambda: cut, array.shape, float_format, rule)
 
 
-def spread_about_middle(codes, factors):
-    """By how many codes found factors differ from true ones, the factor that all share left out."""
-    off = codes.astype(float) - 8 * np.log2(factors)
+def spread_about_middle(codes, scales):
+    """By how many codes scales differ from true ones, apart from a number that all share."""
+    off = codes.astype(float) - 8 * np.log2(scales)
     return np.abs(off - np.median(off))
 
 
@@ -39,8 +39,8 @@ def test_known_scales_are_recovered(float_format, seed):
         found = chosen(array, rule, float_format)
         # A mean of 400 square roots of normal weights is off by 2.1 %, its square by 4.2 %, half a
         # code; rounding adds up to half a code, and the worst of 900 are 3.3 deviations off.
-        for codes, factors in ((found.row, row), (found.column, column)):
-            off = spread_about_middle(codes, factors)
+        for codes, scales in ((found.row, row), (found.column, column)):
+            off = spread_about_middle(codes, scales)
             assert off.mean() <= 0.6
             assert off.max() <= 2.6
 

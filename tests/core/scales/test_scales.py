@@ -18,7 +18,7 @@ def values_in(float_format, generator, n):
     """Finite weights of a format as patterns, subnormal ones among them."""
     patterns = generator.integers(0, 1 << 8 * float_format.itemsize, n, dtype=np.uint32)
     patterns = patterns.astype(float_format.bits_dtype)
-    with np.errstate(invalid="ignore"):  # a signalling NaN is widened
+    with np.errstate(invalid="ignore"):  # a signalling NaN is upcast
         finite = np.isfinite(float_format.upcast(patterns))
     return np.where(finite, patterns, patterns[finite][0]).astype(float_format.bits_dtype)
 
