@@ -1,7 +1,7 @@
 # The native module: inner loops in C++17, without validation or policy, and without the GIL. The
-# headers in native/ describe each function. Arrays are flat. `bits` are patterns of the float format
-# whose number (FloatFormat.native) is `format`. `position` is that of the first weight in the
-# matrix.
+# headers in native/ describe each function. Arrays are flat. `bits` are patterns of the float
+# format whose number (FloatFormat.native) is `format`. `position` is that of the first weight in
+# the matrix.
 
 import numpy as np
 from numpy.typing import NDArray

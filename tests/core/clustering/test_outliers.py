@@ -49,7 +49,8 @@ def test_auto_protects_planted_super_weights(dtype, k):
 @pytest.mark.parametrize("k", [4, 16, 64])
 @pytest.mark.parametrize("df", [2, 5])
 def test_auto_protects_where_the_error_is_worth_the_bits(k, df):
-    # The rule: 2 ln 2 * bits * mean squared error of the clustered; bits: 16 for the position, and 32.
+    # The rule: 2 ln 2 * bits * mean squared error of the clustered weights; 16 bits for the
+    # position, and 32.
     # Rounds end when 0.005 % of the choices still change, so its borders may be off a little.
     array = matrix(k, df=df)
     found = cluster(array, k)
