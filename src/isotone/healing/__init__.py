@@ -1,4 +1,4 @@
-"""Training nothing but what each rank stands for; the assignments stay."""
+"""Healing: the values of a clustered model are trained, its ranks stay as they are."""
 
 from importlib.util import find_spec
 

@@ -88,13 +88,13 @@ def healing_of(training: Training, final: Validation | None) -> Healing:
     state = training.state
     before, best = state.validations[0], state.best_validation
     after = final or best
-    gap = before.perplexity - (before.teacher_perplexity or before.perplexity)
+    cost = before.perplexity - (before.teacher_perplexity or before.perplexity)
     return Healing(
         improved=after.loss < before.loss,
         perplexity_before=before.perplexity,
         perplexity_after=after.perplexity,
         teacher_perplexity=before.teacher_perplexity,
-        gap_closed=(before.perplexity - after.perplexity) / gap if gap > 0 else None,
+        gap_closed=(before.perplexity - after.perplexity) / cost if cost > 0 else None,
         loss_before=before.loss,
         loss_after=after.loss,
         n_trained=training.n_trained,

@@ -147,7 +147,7 @@ def open_for_training(
     Returns
     -------
     Trainable
-        The opened parts. A codebook whose weights all have one rank is left alone.
+        The opened parts. A codebook whose weights all have one rank is not trained.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def _open_scales(weight: ClusteredWeight) -> list[nn.Parameter]:
 
 
 def _open(module: nn.Module, name: str, coordinates: nn.Module) -> nn.Parameter:
-    """Put coordinates in the place of a parameter, and return them: they alone are trained."""
+    """Put coordinates in the place of a parameter, and return them: only they are trained."""
     parametrize.register_parametrization(module, name, coordinates, unsafe=True)
     parameter: nn.Parameter = module.parametrizations[name].original
     return parameter.requires_grad_(True)

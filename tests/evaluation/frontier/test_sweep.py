@@ -12,7 +12,6 @@ import torch
 import isotone
 from isotone.errors import InputError
 from isotone.evaluation.frontier import bench
-from isotone.evaluation.frontier.baselines import read_points
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.sweep import frontier
 from isotone.evaluation.frontier.variants import (
@@ -140,19 +139,6 @@ def test_a_collapsed_variant_is_kept_without_figures(language_models, tmp_path, 
     assert point["bits_per_weight"] > 1
 
 
-def test_variants_are_named_once_and_checked():
-    named = [(v.family, v.label, v.arguments) for v in frontier_variants([3.1, 3.1], [16])]
-    assert named == [
-        (ENTROPY, "3.1 bits", {"bits": 3.1}),
-        (KMEANS, "K = 16", {"k": 16}),
-        (PLAIN, "K = 16", {"k": 16, "protect": "off", "scale": "none"}),
-    ]
-    with pytest.raises(InputError, match="k is 257"):
-        frontier_variants([], [257])
-    with pytest.raises(InputError, match=r"bits is 0\.5"):
-        frontier_variants([0.5], [])
-
-
 # Going on
 
 
@@ -190,28 +176,6 @@ def test_what_a_stopped_run_left_is_made_anew(language_models, tmp_path, monkeyp
     assert len(lines(tmp_path / "r")) == 1
     assert len(swept(language_models, tmp_path / "r")) == N_POINTS
     assert [path.name for path in (tmp_path / "r").iterdir()] == [POINTS_FILE]
-
-
-# Points of others
-
-
-def test_points_come_as_lines_or_as_one_object(tmp_path):
-    points = [NF4, {**NF4, "perplexity": float("inf"), "kl": 0.5, "note": "x"}]
-    as_lines = written_points(tmp_path / "a.jsonl", *points)
-    whole = tmp_path / "b.json"
-    whole.write_text(json.dumps({"taken": {}, "points": points}, indent=1))
-    expected = [
-        {**NF4, "kl": None, "kind": "peer"},
-        {**NF4, "perplexity": None, "kl": 0.5, "note": "x", "kind": "peer"},
-    ]
-    assert read_points(as_lines) == read_points(whole) == expected
-
-
-def test_a_sweep_can_stand_beside_another(original):
-    found = read_points(original / POINTS_FILE)
-    assert [(p["kind"], p["family"]) for p in found] == [
-        ("peer", family) for family in (ENTROPY, KMEANS, PLAIN)
-    ]
 
 
 # The command line
