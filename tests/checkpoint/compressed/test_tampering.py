@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isotone.errors import IsotoneError
+from isotone.errors import FormatError, IsotoneError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.inspect import inspect
 from tests.builders import second_reader
 from tests.builders.checkpoints import Bf16, tree, weights, write_model, write_tree
-from tests.builders.tampering import flips, forge, is_refused, set_value, truncations
+from tests.builders.tampering import flips, forge, forge_array, is_refused, set_value, truncations
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +176,15 @@ def test_files_swapped_between_directories_are_found(small, copy, tmp_path):
         assert is_refused(copy)
         (copy / name).write_bytes((small / name).read_bytes())
     assert not is_refused(copy)
+
+
+@pytest.mark.parametrize(("tag", "n_bytes"), [("I8", 1), ("U16", 2), ("F32", 4), ("F64", 8)])
+def test_ranks_of_another_dtype_are_refused(tag, n_bytes, copy, tmp_path):
+    def change(array):
+        array.update(dtype=tag, shape=[array["shape"][0] // n_bytes])
+
+    forge_array(copy / "model.safetensors", "a.weight_packed", change)
+    assert is_refused(copy)
+    for read in (inspect, lambda directory: decompress(directory, tmp_path / "dense")):
+        with pytest.raises(FormatError, match=rf"a\.weight_packed is of {tag}; expected U8"):
+            read(copy)

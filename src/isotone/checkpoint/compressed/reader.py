@@ -239,9 +239,11 @@ class CompressedDirectory:
         Raises
         ------
         FormatError
-            If the packed array is not of the recorded shape, dtype or k.
+            If the packed array is no array of bytes, or is not of the recorded shape, dtype or k.
         """
         file, array = self._arrays[record.name + PACKED]
+        if array.dtype != "U8":
+            raise FormatError(f"{file.path}: {array.name} is of {array.dtype}; expected U8")
         reader = PackedReader(
             lambda start, stop: file.read(array, start, stop),
             array.n_bytes,
