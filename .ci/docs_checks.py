@@ -2,8 +2,8 @@
 
 Every public name of `isotone` has an entry in docs and a docstring that describes all of its
 parameters, and so have the public methods of its classes. The links of the Markdown files outside
-docs/ lead somewhere. Whatever is wrong is logged as a warning, which `mkdocs build --strict` turns
-into a failure.
+docs/ lead somewhere, and the source files that a page names exist. Whatever is wrong is logged as
+a warning, which `mkdocs build --strict` turns into a failure.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 DIRECTIVE = re.compile(r"^::: isotone\.(\w+)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+SOURCE_FILE = re.compile(r"`(?:python )?([a-z_0-9]+/[a-z_0-9/]+\.py)[^`]*`")
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +29,8 @@ def on_pre_build(config):
     check_reference(Path(config["docs_dir"]))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"):
         check_links(path)
+    for path in sorted((Path(config["docs_dir"])).glob("*.md")):
+        check_paths(path)
 
 
 def check_reference(folder):
@@ -84,6 +87,13 @@ def check_links(path):
             LOG.warning("%s links to %s, which does not exist", path.relative_to(ROOT), link)
         elif anchor and anchor not in {slug(text) for text in HEADING.findall(file.read_text())}:
             LOG.warning("%s links to %s, which has no such heading", path.relative_to(ROOT), link)
+
+
+def check_paths(page):
+    """Check that the source files that a page names in backticks exist."""
+    for path in SOURCE_FILE.findall(page.read_text("utf-8")):
+        if not any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "isotone")):
+            LOG.warning("%s names the file %s, which does not exist", page.name, path)
 
 
 def slug(heading):

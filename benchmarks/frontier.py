@@ -1,10 +1,10 @@
-"""Measure the frontier of SmolLM2: isotone and its data-free peers, quality over measured bits.
+"""Measure the frontier of SmolLM2: isotone and its data-free baselines, quality over measured bits.
 
 Only linear layers are compressed; the embedding is kept. All points are measured in this run, on
 the same text and windows, each with the bytes that its own storage needs: isotone by `isotone
-frontier`, which writes and loads real files, the peers by round_trips.py (with --recorded-peers,
-in an earlier run, from results/frontier.json). The chart goes to work/frontier, as a PNG and as an
-interactive page; the PNG also goes to docs/, where the README shows it.
+frontier`, which writes and loads real files, the baselines by round_trips.py (with
+--recorded-peers, in an earlier run, from results/frontier.json). The chart goes to work/frontier,
+as a PNG and as an interactive page; the PNG also goes to docs/, where the README shows it.
 """
 
 import argparse
@@ -36,27 +36,27 @@ CAPTION = (
 )
 
 
-def measured_peers(model: Path, given: argparse.Namespace) -> list[dict]:
-    """The points of all peers, or of some."""
-    from baselines.formats import PEERS
+def measured_baselines(model: Path, given: argparse.Namespace) -> list[dict]:
+    """Measure the baselines that were asked for, all by default, and return their points."""
+    from baselines.formats import BASELINES
     from round_trips import measure
 
-    names = list(PEERS) if given.peers is None else given.peers
+    names = list(BASELINES) if given.peers is None else given.peers
     points = measure(model, given.text, given.windows, 1024, names)
     return [{"kind": "peer", **point} for point in points]
 
 
-def recorded_peers(protocol: dict) -> list[dict]:
-    """The same as they were measured last, and when; raises SystemExit for another protocol."""
+def recorded_baselines(protocol: dict) -> list[dict]:
+    """Return the baselines as they were last measured; exit if the protocol was another one."""
     recorded = json.loads((DIRECTORY / "frontier.json").read_text("utf-8"))
     if recorded["protocol"] != protocol:
-        raise SystemExit(f"the recorded peers were judged otherwise: {recorded['protocol']}")
+        raise SystemExit(f"the recorded baselines were judged otherwise: {recorded['protocol']}")
     taken = recorded["taken"]["at"]
-    return [{"taken": taken, **peer} for peer in recorded["peers"]]
+    return [{"taken": taken, **baseline} for baseline in recorded["peers"]]
 
 
 def main() -> None:
-    """Measure the peers, sweep isotone, draw."""
+    """Measure the baselines, sweep isotone, and draw the chart."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", default=BUILTIN, metavar="FILE")
     parser.add_argument("--windows", type=int, default=8)
@@ -78,9 +78,13 @@ def main() -> None:
     found = [asdict(point) for point in points]
     text = Path(given.text).name
     protocol = {"text": text, "windows": given.windows, "context": 1024, "dtype": "float32"}
-    peers = recorded_peers(protocol) if given.recorded_peers else measured_peers(model, given)
+    baselines = (
+        recorded_baselines(protocol) if given.recorded_peers else measured_baselines(model, given)
+    )
     caption = CAPTION.format(text=text, windows=given.windows)
-    chart = frontier_chart([*found, *peers], title="SmolLM2: quality over size", caption=caption)
+    chart = frontier_chart(
+        [*found, *baselines], title="SmolLM2: quality over size", caption=caption
+    )
     _, png = write_chart(chart, WORK, "frontier")
     shutil.copyfile(png, PICTURE)
     print_table(
@@ -92,11 +96,12 @@ def main() -> None:
                 f"{p['bits_per_weight']:.3f}",
                 *(_shown(p, name) for name in _FIGURES),
             )
-            for p in sorted([*found, *peers], key=lambda p: p["bits_per_weight"])
+            for p in sorted([*found, *baselines], key=lambda p: p["bits_per_weight"])
         ],
     )
     write_results(
-        "frontier", {"protocol": protocol, "points": json.loads(json.dumps(found)), "peers": peers}
+        "frontier",
+        {"protocol": protocol, "points": json.loads(json.dumps(found)), "peers": baselines},
     )
 
 

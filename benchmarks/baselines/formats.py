@@ -1,10 +1,10 @@
 """The data-free weight formats that people use: each makes the round trip of one matrix.
 
-Every function quantises and dequantises a matrix by the peer's own code. Bits are bytes: all that
-the peer stores for a matrix (codes, scales, zeros, tables), in the dtype in which it stores them.
-llama.cpp's types are what `llama-quantize --pure` uses: one type for every matrix, and where its
-blocks do not fit the rows, the type that llama.cpp falls back to. Its mixtures (Q4_K_M and so on),
-which give some matrices more bits, are not here, nor is what needs data.
+Every function quantises and dequantises a matrix by the baseline's own code. Bits are bytes: all
+that the baseline stores for a matrix (codes, scales, zeros, tables), in the dtype in which it
+stores them. llama.cpp's types are what `llama-quantize --pure` uses: one type for every matrix,
+and where its blocks do not fit the rows, the type that llama.cpp falls back to. Its mixtures
+(Q4_K_M and so on), which give some matrices more bits, are not here, nor is what needs data.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _n_bytes(stored: Iterable[torch.Tensor]) -> int:
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """A format: its family (a key of FAMILIES), label, round trip, and what its bytes are."""
 
     family: str
@@ -131,26 +131,26 @@ _HQQ = "float16 scale and zero per group along the row, codes packed as hqq pack
 _TABLE = "one table of float16 values per matrix, codes packed: the bytes of a Core ML file"
 _PURE = "blocks of 32 with a float16 scale, in every matrix (llama-quantize --pure)"
 _ELSE = "the second where rows are no multiple of 256: in all but down_proj (llama-quantize --pure)"
-PEERS = {
-    "nf4": Peer("NF4", "NF4, block 64", partial(nf4, nested=False), _NF4),
-    "nf4-nested": Peer("NF4", "NF4, double quantisation", partial(nf4, nested=True), _NESTED),
-    "hqq4": Peer("HQQ", "HQQ 4-bit, group 64", partial(hqq, bits=4), _HQQ),
-    "hqq3": Peer("HQQ", "HQQ 3-bit, group 64", partial(hqq, bits=3), _HQQ),
-    "kmeans6": Peer("coremltools", "coremltools 6-bit", partial(palettized, bits=6), _TABLE),
-    "kmeans4": Peer("coremltools", "coremltools 4-bit", partial(palettized, bits=4), _TABLE),
-    "q4_0": Peer("llama.cpp", "Q4_0", partial(llama_cpp, name="Q4_0"), _PURE),
-    "iq4_nl": Peer("llama.cpp", "IQ4_NL", partial(llama_cpp, name="IQ4_NL"), _PURE),
-    "q4_k": Peer("llama.cpp", "Q4_K, else Q5_0", partial(llama_cpp, name="Q4_K"), _ELSE),
-    "q3_k": Peer("llama.cpp", "Q3_K, else Q4_0", partial(llama_cpp, name="Q3_K"), _ELSE),
+BASELINES = {
+    "nf4": Baseline("NF4", "NF4, block 64", partial(nf4, nested=False), _NF4),
+    "nf4-nested": Baseline("NF4", "NF4, double quantisation", partial(nf4, nested=True), _NESTED),
+    "hqq4": Baseline("HQQ", "HQQ 4-bit, group 64", partial(hqq, bits=4), _HQQ),
+    "hqq3": Baseline("HQQ", "HQQ 3-bit, group 64", partial(hqq, bits=3), _HQQ),
+    "kmeans6": Baseline("coremltools", "coremltools 6-bit", partial(palettized, bits=6), _TABLE),
+    "kmeans4": Baseline("coremltools", "coremltools 4-bit", partial(palettized, bits=4), _TABLE),
+    "q4_0": Baseline("llama.cpp", "Q4_0", partial(llama_cpp, name="Q4_0"), _PURE),
+    "iq4_nl": Baseline("llama.cpp", "IQ4_NL", partial(llama_cpp, name="IQ4_NL"), _PURE),
+    "q4_k": Baseline("llama.cpp", "Q4_K, else Q5_0", partial(llama_cpp, name="Q4_K"), _ELSE),
+    "q3_k": Baseline("llama.cpp", "Q3_K, else Q4_0", partial(llama_cpp, name="Q3_K"), _ELSE),
 }
 
 
 def check_installed(names: Sequence[str]) -> None:
     """Raise InputError for an unknown name, or for a package that cannot be imported."""
     for name in names:
-        if name not in PEERS:
-            raise InputError(f"{name}: no such peer; expected some of {', '.join(PEERS)}")
-        package, module = FAMILIES[PEERS[name].family]
+        if name not in BASELINES:
+            raise InputError(f"{name}: no such baseline; expected some of {', '.join(BASELINES)}")
+        package, module = FAMILIES[BASELINES[name].family]
         try:
             import_module(module)
         except ImportError as error:
