@@ -90,3 +90,13 @@ def language_models(tmp_path_factory):
     return SimpleNamespace(
         dense=dense, clustered=at / "clustered", restored=at / "restored", text=at / "text.txt"
     )
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(language_models, tmp_path_factory):
+    """The results of a small `isotone.frontier` of the dense one. Not to be written to."""
+    from tests.builders.frontier_sweeps import swept
+
+    results = tmp_path_factory.mktemp("frontier") / "results"
+    swept(language_models, results)
+    return results

@@ -24,18 +24,10 @@ from tests.builders.frontier_sweeps import (
 )
 
 
-@pytest.fixture(scope="module")
-def original(language_models, tmp_path_factory):
-    """A finished sweep. Not to be written to."""
-    results = tmp_path_factory.mktemp("frontier") / "results"
-    swept(language_models, results)
-    return results
-
-
 @pytest.fixture
-def results(original, tmp_path):
+def results(finished_sweep, tmp_path):
     """A copy of it."""
-    return shutil.copytree(original, tmp_path / "results")
+    return shutil.copytree(finished_sweep, tmp_path / "results")
 
 
 # RESULTS of another sweep, or of others

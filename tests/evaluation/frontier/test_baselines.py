@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from isotone.evaluation.frontier.baselines import read_points
 from isotone.evaluation.frontier.results import POINTS_FILE
 from isotone.evaluation.frontier.variants import ENTROPY, KMEANS, PLAIN
-from tests.builders.frontier_sweeps import NF4, swept, written_points
-
-
-@pytest.fixture(scope="module")
-def original(language_models, tmp_path_factory):
-    """A finished sweep. Not to be written to."""
-    results = tmp_path_factory.mktemp("frontier") / "results"
-    swept(language_models, results)
-    return results
+from tests.builders.frontier_sweeps import NF4, written_points
 
 
 def test_points_come_as_lines_or_as_one_object(tmp_path):
@@ -32,8 +22,8 @@ def test_points_come_as_lines_or_as_one_object(tmp_path):
     assert read_points(as_lines) == read_points(whole) == expected
 
 
-def test_a_sweep_can_stand_beside_another(original):
-    found = read_points(original / POINTS_FILE)
+def test_a_sweep_can_stand_beside_another(finished_sweep):
+    found = read_points(finished_sweep / POINTS_FILE)
     assert [(p["kind"], p["family"]) for p in found] == [
         ("peer", family) for family in (ENTROPY, KMEANS, PLAIN)
     ]

@@ -34,18 +34,10 @@ from tests.builders.frontier_sweeps import (
 )
 
 
-@pytest.fixture(scope="module")
-def original(language_models, tmp_path_factory):
-    """A finished sweep. Not to be written to."""
-    results = tmp_path_factory.mktemp("frontier") / "results"
-    swept(language_models, results)
-    return results
-
-
 @pytest.fixture
-def results(original, tmp_path):
+def results(finished_sweep, tmp_path):
     """A copy of it."""
-    return shutil.copytree(original, tmp_path / "results")
+    return shutil.copytree(finished_sweep, tmp_path / "results")
 
 
 @pytest.fixture
@@ -89,8 +81,8 @@ def test_calibrated_sizes_share_statistics(language_models, tmp_path, monkeypatc
     assert collected == [text]
 
 
-def test_points_are_what_compress_and_evaluate_say(original, language_models, tmp_path):
-    dense, *others = (json.loads(line) for line in lines(original))
+def test_points_are_what_compress_and_evaluate_say(finished_sweep, language_models, tmp_path):
+    dense, *others = (json.loads(line) for line in lines(finished_sweep))
     assert [p["family"] for p in others] == [ENTROPY, KMEANS, PLAIN]
     assert (dense["kind"], dense["bits_per_weight"]) == ("dense", 32.0)
     assert (dense["kl"], dense["top1_agreement"]) == (0.0, 1.0)
@@ -106,8 +98,8 @@ def test_points_are_what_compress_and_evaluate_say(original, language_models, tm
         assert dense["perplexity"] == pytest.approx(expected.reference_perplexity, rel=1e-6)
 
 
-def test_each_line_says_where_it_comes_from(original):
-    for point in map(json.loads, lines(original)):
+def test_each_line_says_where_it_comes_from(finished_sweep):
+    for point in map(json.loads, lines(finished_sweep)):
         assert point["torch"] == torch.__version__
         protocol = point["protocol"]
         assert (protocol["model"], protocol["text"]) == ("dense", "text.txt")
@@ -116,8 +108,8 @@ def test_each_line_says_where_it_comes_from(original):
         assert protocol["isotone"]
 
 
-def test_nothing_but_points_is_left(original):
-    assert [path.name for path in original.iterdir()] == [POINTS_FILE]
+def test_nothing_but_points_is_left(finished_sweep):
+    assert [path.name for path in finished_sweep.iterdir()] == [POINTS_FILE]
 
 
 def test_bfloat16_is_16_bits(language_models, tmp_path):
