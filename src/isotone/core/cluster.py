@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,8 @@ def cluster(
         rule,
         method,
     )
-    values = stack_values(
-        fits, array.shape, float_format, index, bits[index], k=k if stack else None
-    )
+    values = stack_values(fits, array.shape, float_format, k=k if stack else None)
+    values = replace(values, protected_index=index, protected_value=bits[index])
     return ClusteredTensor(values, ranks.reshape(array.shape))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +13,18 @@ from isotone.checkpoint.compressed.manifest import ClusteredRecord
 from isotone.checkpoint.files.safetensors_writer import ShardWriter
 from isotone.codec.arrays import (
     CODEBOOK,
-    COLUMN_SCALE,
     PACKED,
     PROTECTED_INDEX,
     PROTECTED_VALUE,
-    ROW_SCALE,
+    scale_arrays,
 )
 from isotone.codec.outlier_index import encode_positions
 from isotone.codec.packed import ALIGNMENT
 from isotone.core.fit import Fit
-from isotone.core.float_format import Bits
+from isotone.core.float_format import Bits, FloatFormat
 from isotone.core.rate import entropy_bits
-from isotone.core.stack import pad_codebook, stack_scales
+from isotone.core.stack import stack_values
+from isotone.core.values import Values
 from isotone.plan.tensors import Clustered
 
 
@@ -141,38 +140,26 @@ class TensorSink:
 
     def finish(self) -> None:
         """Close the packed array, and set `record` and `small`."""
-        codebook = self._codebook()
-        packed_bytes = self._close_packed(codebook.shape[-1])
+        values = self._stacked_values()
+        packed_bytes = self._close_packed(values.k)
         name, tag = self._plan.tensor.name, self._plan.tensor.dtype
-        self.small.append(SmallArray(name + CODEBOOK, "F32", codebook))
-        self.small += self._scales()
+        self.small.append(SmallArray(name + CODEBOOK, "F32", values.codebook))
+        self.small += [
+            SmallArray(name + suffix, *scale) for suffix, scale in scale_arrays(values).items()
+        ]
         if self._indexes:
             self.small += [
                 SmallArray(name + PROTECTED_INDEX, "U16", np.concatenate(self._indexes)),
                 SmallArray(name + PROTECTED_VALUE, tag, np.concatenate(self._values)),
             ]
         stored = packed_bytes + sum(small.array.nbytes for small in self.small)
-        self.record = self._describe(codebook.shape[-1], stored)
+        self.record = self._describe(values.k, stored)
 
-    def _codebook(self) -> NDArray[np.float32]:
-        if self._plan.n_matrices == 1:
-            return self._fits[0].codebook
-        k = max(len(fit.codebook) for fit in self._fits)
-        return np.stack([pad_codebook(fit.codebook, k) for fit in self._fits])
-
-    def _scales(self) -> Iterator[SmallArray]:
-        """Yield the scales, where any matrix of the tensor has some."""
-        name, (n_rows, n_columns) = self._plan.tensor.name, self._plan.matrix_shape
-        stack = self._plan.n_matrices > 1
-        rows = [fit.row_scale for fit in self._fits]
-        columns = [fit.column_scale for fit in self._fits]
-        for suffix, codes, length in (
-            (ROW_SCALE, rows, n_rows),
-            (COLUMN_SCALE, columns, n_columns),
-        ):
-            array = stack_scales(codes, length, stack=stack)
-            if array is not None:
-                yield SmallArray(name + suffix, "U8", array)
+    def _stacked_values(self) -> Values:
+        """Return codebooks and scales of all matrices; protected weights are written apart."""
+        plan = self._plan
+        k = max(len(fit.codebook) for fit in self._fits) if plan.n_matrices > 1 else None
+        return stack_values(self._fits, plan.tensor.shape, FloatFormat(plan.tensor.dtype), k=k)
 
     def _close_packed(self, k: int) -> int:
         layout = self._plan.layout_for(k)
