@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from blake3 import blake3
@@ -30,6 +30,7 @@ from isotone.core.fit import Fit, fit
 from isotone.core.float_format import FloatFormat
 from isotone.engine.progress import Progress
 from isotone.engine.threads import Threads
+from isotone.pipeline.allocate.each_matrix import matrices_of
 from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS, PlannedMatrix
 from isotone.pipeline.write.tensor_sink import Piece, SmallArray, TensorSink
 from isotone.plan.shards import Shard
@@ -39,6 +40,9 @@ _CACHED_SHARE = 0.25
 """A source larger than this share of the machine's memory is dropped from the page cache as it is
 read, because it would push everything else out of it."""
 
+Fitter: TypeAlias = Callable[[PlannedMatrix], Fit]
+"""Clusters one matrix. It pickles where workers are other processes."""
+
 
 def compress_shard(
     source: Source,
@@ -46,7 +50,7 @@ def compress_shard(
     path: Path,
     threads: Threads,
     progress: Progress,
-    fitter: Callable[[PlannedMatrix], Fit] | None = None,
+    fitter: Fitter | None = None,
 ) -> dict[str, Any]:
     """Write one shard.
 
@@ -94,16 +98,18 @@ def compress_shard(
         for sink in _cluster(source, shard, writer, threads, progress, fits):
             clustered.append(sink.record)
             small += sink.small
-        rest: list[tuple[float, SmallArray | Kept]] = []
-        rest += [(storage_order(array.tag), array) for array in small]
-        rest += [(storage_order(item.tensor.dtype), item) for item in behind]
-        for _, entry in sorted(rest, key=lambda pair: pair[0]):
+        rest: list[SmallArray | Kept] = [*small, *behind]
+        for entry in sorted(rest, key=lambda each: storage_order(_tag(each))):
             if isinstance(entry, Kept):
                 kept.append(_copy(source, entry, shard.name, writer, progress))
             else:
                 writer.add(entry.name, entry.tag, entry.array)
         writer.finish()
     return {"clustered": [asdict(r) for r in clustered], "kept": [asdict(r) for r in kept]}
+
+
+def _tag(entry: SmallArray | Kept) -> str:
+    return entry.tensor.dtype if isinstance(entry, Kept) else entry.tag
 
 
 def _around_packed(ordered: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]:
@@ -140,12 +146,10 @@ def _cluster(
     writer: ShardWriter,
     threads: Threads,
     progress: Progress,
-    fitter: Callable[[PlannedMatrix], Fit],
+    fitter: Fitter,
 ) -> Iterator[TensorSink]:
     """Write the packed array of each tensor, and yield what remains to be written and recorded."""
-    matrices = (
-        PlannedMatrix(plan, index) for plan in shard.clustered for index in range(plan.n_matrices)
-    )
+    matrices = matrices_of(shard.clustered)
     fits = threads.map(lambda m: (m, fitter(m)), matrices, ahead=threads.n_threads + 1)
     pieces = threads.map(
         lambda task: (task, _encode(source, task)), _piece_tasks(fits), ahead=2 * threads.n_threads

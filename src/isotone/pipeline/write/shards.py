@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,18 +22,13 @@ from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging
-from isotone.core.fit import Fit
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine, independent
 from isotone.engine.threads import Threads
-from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
-from isotone.pipeline.write.shard import compress_shard
+from isotone.pipeline.write.shard import Fitter, compress_shard
 from isotone.plan.job import JobPlan
 from isotone.plan.shards import Shard
 from isotone.plan.tensors import Tied
-
-Fitter: TypeAlias = Callable[[PlannedMatrix], Fit]
-"""Clusters one matrix. It pickles where workers are other processes."""
 
 ShardRecord: TypeAlias = dict[str, Any]
 """The records of a shard's tensors for the manifest, its size and its hash, as JSON."""
