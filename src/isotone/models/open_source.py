@@ -116,7 +116,7 @@ def _open_hub_id(model: str, path: Path) -> Source:  # noqa: ARG001 (no path)
 )
 def _open_gguf(model: str, path: Path) -> Source:  # noqa: ARG001 (its path says it)
     if is_remote(path):
-        raise InputError(f"{path}: GGUF is read from this machine's disks alone; fetch it first")
+        raise InputError(f"{path}: GGUF is read from this machine's disks only; fetch it first")
     from isotone.models.gguf.source import open_gguf
 
     return open_gguf(path)

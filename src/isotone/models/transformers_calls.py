@@ -89,7 +89,7 @@ def one_line(error: BaseException) -> str:
     """Return the first line of an error's message, and the next one where it ends with a colon.
 
     The name of its kind stands before it, or for it, where the message is no sentence by itself: a
-    KeyError's is the key alone.
+    KeyError's is only the key.
 
     Parameters
     ----------

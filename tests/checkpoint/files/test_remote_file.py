@@ -123,7 +123,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(store):
 
 def test_gguf_in_the_store_is_refused(store, tmp_path):
     store.client.pipe(f"{store.url}/m.gguf", b"GGUF")
-    with pytest.raises(InputError, match=r"m\.gguf: GGUF is read from this machine's disks alone"):
+    with pytest.raises(InputError, match=r"m\.gguf: GGUF is read from this machine's disks only"):
         compress(f"{store.url}/m.gguf", tmp_path / "out")
 
 

@@ -29,7 +29,7 @@ def open_gguf():
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    """A file of every model, each alone in a folder."""
+    """A file of every model, each in a folder of its own."""
     return {
         name: write(tmp_path_factory.mktemp("gguf") / "model.gguf", *parts)
         for name, parts in MODELS.items()
@@ -61,7 +61,7 @@ def test_tensors_are_those_of_transformers(name, paths, sources):
     for tensor in source.tensors:
         reference = expected[tensor.name].numpy()
         assert reference.shape == tensor.shape
-        # Exact where the dtype is kept or widened; the one rounding where the file has blocks.
+        # Exact where the dtype is kept or upcast; the one rounding where the file has blocks.
         assert np.array_equal(
             whole(source, tensor), FloatFormat(tensor.dtype).downcast(reference)
         ), tensor.name
@@ -130,8 +130,8 @@ def test_threads_read_the_same(sources):
     source = sources["llama"]
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(lambda tensor: whole(source, tensor), source.tensors * 4))
-    alone = [whole(source, tensor) for tensor in source.tensors] * 4
-    assert all(map(np.array_equal, threaded, alone))
+    single = [whole(source, tensor) for tensor in source.tensors] * 4
+    assert all(map(np.array_equal, threaded, single))
 
 
 def test_tied_embedding_stays_tied(sources):

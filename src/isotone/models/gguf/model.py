@@ -176,12 +176,12 @@ class _Outline:
 def _companions(path: Path, model: PreTrainedModel) -> list[CompanionFile]:
     """Return the tokenizer's files and the generation config, as transformers writes them."""
     with tempfile.TemporaryDirectory(prefix="isotone-gguf-") as name:
-        alone, out = Path(name, "alone"), Path(name, "out")
-        # Alone in a folder, so that no tokenizer beside the file is taken for the file's own.
-        alone.mkdir()
-        (alone / "model.gguf").symlink_to(path.resolve())
+        isolated, out = Path(name, "isolated"), Path(name, "out")
+        # In a folder of its own, so that no tokenizer beside the file is taken for the file's own.
+        isolated.mkdir()
+        (isolated / "model.gguf").symlink_to(path.resolve())
         kind = _tokenizer_kind(model.config)
-        kind.from_pretrained(str(alone), gguf_file="model.gguf").save_pretrained(out)
+        kind.from_pretrained(str(isolated), gguf_file="model.gguf").save_pretrained(out)
         if model.can_generate():
             model.generation_config.save_pretrained(out)
         return [
@@ -216,6 +216,6 @@ def _config_json(model: PreTrainedModel, dtype: FloatFormat) -> dict[str, Any]:
 def _model_format(tensors: Sequence[GgufTensor]) -> FloatFormat:
     """Return the float format that config.json names as the model's dtype."""
     formats = {stored_format(tensor) for tensor in tensors}
-    # Norms are kept in F32 beside weights of 16 bits, so the narrower format is the model's.
-    narrow = (FloatFormat.BF16, FloatFormat.F16)
-    return next((each for each in narrow if each in formats), FloatFormat.F32)
+    # Norms are kept in F32 beside weights of 16 bits, so the half precision format is the model's.
+    halves = (FloatFormat.BF16, FloatFormat.F16)
+    return next((each for each in halves if each in formats), FloatFormat.F32)

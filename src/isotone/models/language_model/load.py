@@ -85,7 +85,7 @@ def causal_language_model(
         options |= {"trust_remote_code": False, "local_files_only": True}
         if tensors is not None:
             config = load_config(directory)
-            with torch.device("meta"):  # from_config alone tells the class of the model
+            with torch.device("meta"):  # only from_config tells the class of the model
                 kind = type(kind.from_config(config, trust_remote_code=False))
             del options["trust_remote_code"], options["local_files_only"]
             options |= {"config": config, "state_dict": tensors}
