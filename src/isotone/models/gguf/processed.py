@@ -30,7 +30,7 @@ _PROBE = np.float32(-2)
 
 
 @dataclass(frozen=True)
-class ProcessedTensor:
+class ProcessedTensor(TensorReader):
     """A tensor that goes through transformers' processor, as a whole for every range.
 
     Where values only move, bit patterns go through the processor, so that they stay as they are;
@@ -42,37 +42,26 @@ class ProcessedTensor:
         The tensor of the file.
     processor : TensorProcessor
         Undoes what the conversion to GGUF did to the tensor.
-    shape : tuple of int
+    result_shape : tuple of int
         The shape that transformers gives the tensor.
-    format : FloatFormat
+    result_format : FloatFormat
         The float format of the patterns that `read` returns.
     """
 
     tensor: GgufTensor
     processor: TensorProcessor
-    shape: tuple[int, ...]
-    format: FloatFormat
+    result_shape: tuple[int, ...]
+    result_format: FloatFormat
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.result_shape
+
+    @property
+    def format(self) -> FloatFormat:
+        return self.result_format
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read a range of the flattened tensor.
-
-        Parameters
-        ----------
-        file : GgufFile
-            The open file.
-        start, stop : int
-            The range in elements; `stop` is not part of it.
-
-        Returns
-        -------
-        uint16 or uint32 array, `[stop - start]`
-            The elements as bit patterns of `format`.
-
-        Raises
-        ------
-        FormatError
-            If the file cannot be read, or ends before.
-        """
         n_weights = self.tensor.n_weights
         weights: NDArray[Any]
         if self.format is stored_format(self.tensor):

@@ -109,7 +109,7 @@ def read_stored(file: GgufFile, tensor: GgufTensor, start: int, stop: int) -> Bi
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(TensorReader):
     """A tensor that is the same in the file.
 
     Attributes
@@ -122,39 +122,18 @@ class StoredTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape that transformers gives the tensor."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
-        """The float format of the patterns that `read` returns."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read a range of the flattened tensor.
-
-        Parameters
-        ----------
-        file : GgufFile
-            The open file.
-        start, stop : int
-            The range in elements; `stop` is not part of it.
-
-        Returns
-        -------
-        uint16 or uint32 array, `[stop - start]`
-            The elements as bit patterns of `format`.
-
-        Raises
-        ------
-        FormatError
-            If the file cannot be read, or ends before.
-        """
         return read_stored(file, self.tensor, start, stop)
 
 
 @dataclass(frozen=True)
-class ReorderedRows:
+class ReorderedRows(TensorReader):
     """A tensor whose row i is row `order[i]` of the file.
 
     Attributes
@@ -170,34 +149,13 @@ class ReorderedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape that transformers gives the tensor."""
         return self.tensor.shape
 
     @property
     def format(self) -> FloatFormat:
-        """The float format of the patterns that `read` returns."""
         return stored_format(self.tensor)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read a range of the flattened tensor.
-
-        Parameters
-        ----------
-        file : GgufFile
-            The open file.
-        start, stop : int
-            The range in elements; `stop` is not part of it.
-
-        Returns
-        -------
-        uint16 or uint32 array, `[stop - start]`
-            The elements as bit patterns of `format`.
-
-        Raises
-        ------
-        FormatError
-            If the file cannot be read, or ends before.
-        """
         if start >= stop:
             return read_stored(file, self.tensor, start, start)
         length = math.prod(self.shape[1:])
@@ -211,7 +169,7 @@ class ReorderedRows:
 
 
 @dataclass(frozen=True)
-class GateUp:
+class GateUp(TensorReader):
     """Two stacks `[experts, inner, hidden]` as one, `[experts, 2 * inner, hidden]`, gate first.
 
     Attributes
@@ -227,35 +185,14 @@ class GateUp:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape that transformers gives the tensor."""
         experts, inner, hidden = self.gate.shape
         return experts, 2 * inner, hidden
 
     @property
     def format(self) -> FloatFormat:
-        """The float format of the patterns that `read` returns."""
         return stored_format(self.gate)
 
     def read(self, file: GgufFile, start: int, stop: int) -> Bits:
-        """Read a range of the flattened tensor.
-
-        Parameters
-        ----------
-        file : GgufFile
-            The open file.
-        start, stop : int
-            The range in elements; `stop` is not part of it.
-
-        Returns
-        -------
-        uint16 or uint32 array, `[stop - start]`
-            The elements as bit patterns of `format`.
-
-        Raises
-        ------
-        FormatError
-            If the file cannot be read, or ends before.
-        """
         half = math.prod(self.gate.shape[1:])
         out = np.empty(stop - start, self.format.bits_dtype)
         begin = start
