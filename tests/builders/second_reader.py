@@ -53,7 +53,13 @@ def read_directory(directory):
     for record in manifest["kept"]:
         if record["tied_to"] is None:
             dense[record["name"]] = arrays[record["name"]]
-    return dense
+    return dense | copies(manifest, dense)
+
+
+def copies(manifest, dense):
+    """The tensors that repeat another one, and that are stored only under the name of that one."""
+    tied = [record for record in manifest["kept"] if record["tied_to"]]
+    return {record["name"]: dense[record["tied_to"]] for record in tied}
 
 
 def read_stored(directory):

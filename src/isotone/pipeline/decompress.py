@@ -129,7 +129,7 @@ class _Decompressor:
 
     def __init__(self, source: CompressedDirectory, directory: Path, n_threads: int) -> None:
         self._source, self._directory, self._n_threads = source, directory, n_threads
-        self._shards = source.manifest.by_shard
+        self._shards, self._copies = source.manifest.by_shard, source.manifest.copies
 
     def __call__(self, name: str, progress: Progress) -> Scratch:
         """Write a shard, and return where it lies."""
@@ -139,12 +139,15 @@ class _Decompressor:
         return scratch
 
     def _write(self, path: Path, records: Sequence[Record], progress: Progress) -> None:
-        shard = DenseShard(path, [TensorInfo(r.name, r.dtype, r.shape) for r in records])
+        names = {r.name: [r.name, *(c.name for c in self._copies.get(r.name, ()))] for r in records}
+        tensors = [TensorInfo(name, r.dtype, r.shape) for r in records for name in names[r.name]]
+        shard = DenseShard(path, tensors)
 
         def write(record: Record) -> int:
             offset = 0
             for piece in decode_checked(self._source, record):
-                shard.write(record.name, offset, piece)
+                for name in names[record.name]:
+                    shard.write(name, offset, piece)
                 offset += len(piece)
             return offset
 

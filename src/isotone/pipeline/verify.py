@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,12 @@ from numpy.typing import NDArray
 from isotone.checkpoint.compressed.config import dense_config
 from isotone.checkpoint.compressed.decode import decode_checked
 from isotone.checkpoint.compressed.file_record import FileRecord, check_file
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, ClusteredRecord, Record
+from isotone.checkpoint.compressed.manifest import (
+    MANIFEST_FILE,
+    ClusteredRecord,
+    KeptRecord,
+    Record,
+)
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
 from isotone.checkpoint.files.tensor_info import TensorInfo
@@ -26,6 +32,7 @@ from isotone.engine.tasks import Engine, independent
 from isotone.engine.threads import Threads, worker_count
 from isotone.errors import FormatError, InputError
 from isotone.models.open_source import open_source
+from isotone.pipeline.allocate.planned_matrix import PIECE_WEIGHTS
 
 DISTORTION_TOLERANCE = 1e-9
 """The relative difference allowed between the recorded distortion, which is summed over distinct
@@ -185,7 +192,9 @@ class _Check:
                 for _ in decode_checked(self.directory, record):
                     pass
                 return []
-            return list(self._compare(record, self.source))
+            copies = self.directory.manifest.copies.get(record.name, ())
+            repeated = (_compare_copy(copy, self.source) for copy in copies)
+            return [*self._compare(record, self.source), *chain.from_iterable(repeated)]
         except (FormatError, InputError) as error:
             return [str(error)]
 
@@ -206,6 +215,23 @@ class _Check:
             yield f"{record.name}: the source is not the one that was compressed"
         elif isinstance(record, ClusteredRecord):
             yield from _compare_distortion(record, distortion)
+
+
+def _compare_copy(record: KeptRecord, source: Source) -> Iterator[str]:
+    """Compare a tensor that is stored under the name of another one with its source."""
+    tensor = TensorInfo(record.name, record.dtype, record.shape)
+    if tensor not in source.tensors:
+        yield f"{record.name}: the source has no such tensor of {record.dtype} {record.shape}"
+    elif _source_hash(source, tensor) != record.source_hash:
+        yield f"{record.name}: in the source it does not repeat {record.tied_to} any more"
+
+
+def _source_hash(source: Source, tensor: TensorInfo) -> str:
+    hasher = blake3()
+    for start in range(0, tensor.n_weights, PIECE_WEIGHTS):
+        stop = min(start + PIECE_WEIGHTS, tensor.n_weights)
+        hasher.update(source.read(tensor, start, stop).data)
+    return hasher.hexdigest()
 
 
 def _compare_distortion(record: ClusteredRecord, found: float) -> Iterator[str]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.tied import find_tied
 from isotone.plan.settings import Selection
 from isotone.plan.shards import Shard, plan_shards
 from isotone.plan.tensors import Clustered, TensorPlan, Tied, plan_tensors
+from isotone.plan.tied import find_tied
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def plan_job(
         Which tensors are clustered, and how.
     tied_to : mapping of str to str, optional
         For each tensor that repeats another one, the name of the other. By default this is found
-        in the source, which reads both tensors where the model's config ties them.
+        in the source, see `find_tied`.
 
     Returns
     -------

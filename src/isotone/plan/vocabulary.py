@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
 
-_EMBEDDING_WORDS = ("emb", "wte", "word")
+_EMBEDDING_WORDS = ("emb", "wte", "word", "shared")
+_HEADS = ("embed_out.weight",)  # GPT-NeoX calls its output embedding so
+_VOCABULARY = "vocab_size"  # also decoder_vocab_size, of Marian
 
 
 def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
     """Return whether a matrix has as many rows as the model's config counts tokens.
+
+    The config of a model that consists of several may count the tokens of each.
 
     Parameters
     ----------
@@ -25,8 +30,51 @@ def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
     bool
         Whether the tensor is such a matrix.
     """
-    config = source.config.get("text_config") or source.config
-    return len(tensor.shape) == 2 and tensor.shape[0] == config.get("vocab_size")
+    return len(tensor.shape) == 2 and any(
+        key.endswith(_VOCABULARY) and value == tensor.shape[0]
+        for config in _configs(source)
+        for key, value in config.items()
+    )
+
+
+def looks_like_embedding(name: str) -> bool:
+    """Return whether the name of a matrix with a row for each token is that of an input embedding.
+
+    Parameters
+    ----------
+    name : str
+        The name of the tensor.
+
+    Returns
+    -------
+    bool
+        Whether it is; otherwise it is an output embedding, which produces logits.
+    """
+    return not name.endswith(_HEADS) and any(word in name for word in _EMBEDDING_WORDS)
+
+
+def ties_head(source: Source) -> bool:
+    """Return whether the output embedding may be tied: the config says so, or says nothing.
+
+    Parameters
+    ----------
+    source : Source
+        The model.
+
+    Returns
+    -------
+    bool
+        False only where the config says that it is not tied. Of many architectures the default
+        is that it is, and their checkpoints do not say so.
+    """
+    said = [c["tie_word_embeddings"] for c in _configs(source) if "tie_word_embeddings" in c]
+    return any(said) or not said
+
+
+def _configs(source: Source) -> Iterator[dict[str, Any]]:
+    """Yield the config of the model, and those of its parts."""
+    yield source.config
+    yield from (part for part in source.config.values() if isinstance(part, dict))
 
 
 def heads(source: Source, tied: Mapping[str, str]) -> set[str]:
@@ -51,5 +99,5 @@ def heads(source: Source, tied: Mapping[str, str]) -> set[str]:
     rows = [tensor.name for tensor in source.tensors if has_row_per_token(source, tensor)]
     if not predicts or not rows:
         return set()
-    found = [name for name in rows if not any(word in name for word in _EMBEDDING_WORDS)]
+    found = [name for name in rows if not looks_like_embedding(name)]
     return {tied.get(name, name) for name in found or rows}

@@ -198,6 +198,15 @@ class Manifest:
         return [*self.clustered, *(record for record in self.kept if record.tied_to is None)]
 
     @property
+    def copies(self) -> dict[str, list[KeptRecord]]:
+        """The records of tensors that are not stored, by the name of the one that they repeat."""
+        groups: dict[str, list[KeptRecord]] = {}
+        for record in self.kept:
+            if record.tied_to is not None:
+                groups.setdefault(record.tied_to, []).append(record)
+        return groups
+
+    @property
     def by_shard(self) -> dict[str, list[Record]]:
         """The records of stored tensors, by the name of the file that holds them, in order."""
         groups: dict[str, list[Record]] = {}

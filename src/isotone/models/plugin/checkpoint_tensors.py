@@ -9,7 +9,7 @@ safetensors that it expects; each decodes when the loader's own threads ask for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -91,9 +91,9 @@ class CheckpointTensor:
 
 
 def checkpoint_tensors(
-    directory: CompressedDirectory, decode_clustered: Decode
+    directory: CompressedDirectory, decode_clustered: Decode, tied: Collection[str] = ()
 ) -> dict[str, CheckpointTensor]:
-    """Return every tensor of the dense model by name, without those that only repeat another one.
+    """Return every tensor of the dense model by name, those that repeat another one among them.
 
     Parameters
     ----------
@@ -101,20 +101,22 @@ def checkpoint_tensors(
         The open directory.
     decode_clustered : function
         Makes the tensor of a clustered record; other tensors are read as they are.
+    tied : collection of str
+        Names that the model ties to others by itself. A copy of that name is left out, so that it
+        is not decoded twice.
 
     Returns
     -------
     dict of str to CheckpointTensor
         The tensors, none of them decoded yet.
     """
-    return {
-        record.name: CheckpointTensor(
-            directory,
-            record,
-            decode_clustered if isinstance(record, ClusteredRecord) else dense_tensor,
-        )
-        for record in directory.manifest.stored
-    }
+    found, copies = {}, directory.manifest.copies
+    for record in directory.manifest.stored:
+        decode = decode_clustered if isinstance(record, ClusteredRecord) else dense_tensor
+        repeated = (copy.name for copy in copies.get(record.name, ()) if copy.name not in tied)
+        for name in (record.name, *repeated):
+            found[name] = CheckpointTensor(directory, record, decode)
+    return found
 
 
 def dense_tensor(

@@ -64,6 +64,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             )
         super().__init__(quantization_config, **kwargs)
         self._files: list[str] | None = None
+        self._tied: frozenset[str] = frozenset()
         self._directory: CompressedDirectory | None = None
         self._tensors: dict[str, CheckpointTensor] = {}
         self._bytes_a_weight = 1.0
@@ -98,7 +99,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **_: Any
     ) -> Any:
-        self._files = checkpoint_files
+        self._files, self._tied = checkpoint_files, frozenset(model.all_tied_weights_keys)
         if self._is_packed and checkpoint_files:
             n_bytes = _weight_bytes(checkpoint_files)
             n_weights = sum(parameter.numel() for parameter in model.parameters())
@@ -149,7 +150,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             raise InputError("a packed model cannot be split among processes; load it dense")
         self._directory = read_through(load_config, checkpoint_files)
         decode = _DECODE[self.quantization_config.residency]
-        self._tensors = checkpoint_tensors(self._directory, decode)
+        self._tensors = checkpoint_tensors(self._directory, decode, self._tied)
         return self._tensors
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
