@@ -1,4 +1,4 @@
-"""Measure the structure of a checkout: files, functions, imports, circles, the way of a tensor.
+"""Measure the structure of a checkout: files, functions, imports, circles, and the path of a tensor.
 
 Sizes are lines, those of code without docstrings, comments and empty lines; a function counts from
 `def` to its end, without its docstring. An import climbs if it leads from a folder to another one
@@ -8,7 +8,7 @@ LAYERS_BEFORE, where `pipeline` stands above `models`, so that either of the two
 imports the other upward. A circle is a set of modules that import one another, inside functions
 included.
 
-The way of a tensor is traced: `isotone compress --bits 3.6 --workers 1` of a model with one bf16
+The path of a tensor is traced: `isotone compress --bits 3.6 --workers 1` of a model with one bf16
 matrix runs under a profiler, in a process of its own (measuring/call_trace.py). The script counts
 the source files that it enters, the calls between folders, and those that climb. A call climbs if
 the callee's folder stands above the caller's. Most of these are callbacks: functions that an upper
