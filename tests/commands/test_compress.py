@@ -39,7 +39,7 @@ def test_totals_are_those_of_json(printed, isotone):
 def test_planning_options_need_a_dry_run(option, isotone, model, tmp_path):
     run = isotone("compress", model, tmp_path / "out", option, "3")
     assert (run.code, run.out) == (2, "")
-    assert run.err == f"isotone: {option} is 3, and is for planning; add --dry-run\n"
+    assert run.err == f"isotone: {option} is 3, and only --dry-run uses it; add --dry-run\n"
     assert not (tmp_path / "out").exists()
 
 

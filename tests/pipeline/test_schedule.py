@@ -105,7 +105,7 @@ def test_what_cannot_be_planned(options, said, isotone, tmp_path):
 def test_what_is_for_planning_is_not_ignored_otherwise(option, isotone, tmp_path):
     run = isotone("compress", CONFIGS / "llama-3.1-8b", tmp_path / "out", option, "4")
     assert run.code == 2
-    assert f"{option} is 4, and is for planning; add --dry-run" in run.err
+    assert f"{option} is 4, and only --dry-run uses it; add --dry-run" in run.err
 
 
 @pytest.mark.parametrize("config", [{"model_type": "never heard of"}, {"hidden_size": 7}])

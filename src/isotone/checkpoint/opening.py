@@ -67,7 +67,7 @@ def _open_overlay(
     shard = open_shard(path / WEIGHTS_FILE, sizes.get(WEIGHTS_FILE))
     if is_remote(path):
         raise FormatError(
-            f"{path}: holds changed codebooks alone, which are read from this machine's disks; "
+            f"{path}: holds only changed codebooks, which are read from this machine's disks; "
             "fetch it and its base first"
         )
     if n_above == _MOST_LAYERS:

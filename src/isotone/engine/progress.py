@@ -1,4 +1,4 @@
-"""How long work reports how far it has come."""
+"""The interface through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told how far long work has come."""
+    """Receives reports of how far long work has come."""
 
     def begin(self, what: str, total: int, unit: str = "bytes") -> None:
         """Begin a stage.

@@ -122,7 +122,7 @@ class RayEngine:
         arguments : tuple
             The arguments of `prepare`; they must pickle.
         progress : Progress
-            Told what workers advance.
+            Is told how far the workers have come.
         needs : Needs
             What each worker takes beside its threads.
 
@@ -141,7 +141,7 @@ class RayEngine:
         if not self._n_workers and not self._room(needs):
             raise InputError(
                 f"no node of the cluster has room for a worker: {self._wanted(needs)}; add nodes, "
-                "or say how many --workers shall wait for some"
+                "or give --workers, which then wait for nodes"
             )
         actor = ray.remote(Worker).options(
             num_cpus=self.n_threads,

@@ -1,9 +1,9 @@
 """The workers of a Ray cluster: they are started, given tasks, asked how far they are, replaced.
 
 Tasks are given out here, one at a time, to whichever worker is idle, so that a node that joins late
-gets some and a slow node gets fewer. A task whose worker is lost, with its node or alone, is given
-to another worker. What a lost worker may still be writing is left to the callers, who give every
-attempt a place of its own.
+gets some and a slow node gets fewer. If a worker dies, by itself or with its node, its task is
+given to another worker. A lost worker may still be writing; the callers deal with that by giving
+every attempt a place of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RayTeam(Generic[Task, Result]):
     wanted : str
         What each worker takes, for messages.
     progress : Progress
-        Told what workers advance.
+        Is told how far the workers have come.
     """
 
     def __init__(

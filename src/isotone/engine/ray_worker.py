@@ -106,7 +106,7 @@ class Worker:
         if version("isotone") != self._isotone:
             raise InputError(
                 f"isotone {version('isotone')} is installed, and {self._isotone} where the command "
-                "was started; install the same"
+                "was started; install the same version on all nodes"
             )
 
     def n_advanced(self) -> int:

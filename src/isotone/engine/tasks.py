@@ -102,7 +102,7 @@ class Engine(Protocol):
         arguments : tuple
             The arguments of `prepare`.
         progress : Progress
-            Told what workers advance.
+            Is told how far the workers have come.
         needs : Needs
             What each worker takes beside its threads.
 

@@ -176,7 +176,7 @@ class HealingInputs:
         staging : Staging
             Where the text that the teacher writes is kept for an interrupted run.
         progress : Progress
-            Hears how many tokens are written.
+            Is told how many tokens are written.
 
         Returns
         -------
@@ -219,7 +219,7 @@ def _check_models(files: ModelFiles, teacher: ModelFiles | None, context: int) -
 def _check_texts(text: str | Path, held_out: str | Path | None, *, has_teacher: bool) -> None:
     if str(text) == SELF and not has_teacher:
         raise InputError(
-            f"there is no text, and {SELF!r} is what a teacher writes; give --text or --teacher"
+            f"text is {SELF!r}, which a teacher writes; give --teacher, or a file as --text"
         )
     if str(held_out) == SELF:
         raise InputError(f"held-out {SELF!r}: the teacher writes for training; give a file")

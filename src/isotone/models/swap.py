@@ -267,7 +267,7 @@ def _chosen(names: Mapping[Any, list[str]], edits: Mapping[str, Any]) -> dict[An
         if not found:
             example = next(iter(names.values()), ["none at all"])[0]
             raise InputError(
-                f"{glob!r} matches none of the {len(names)} matrices that could be swapped; one of "
+                f"{glob!r} matches none of the {len(names)} matrices that can be swapped; one of "
                 f"them is {example}"
             )
         chosen.update(dict.fromkeys(found, edit))

@@ -108,7 +108,7 @@ def test_another_base_is_refused(pair, copy, tmp_path):
     other = digest(tmp_path / "other")[:16]
     copy.base.rename(tmp_path / "away")
     write_tree(copy.base, tree(tmp_path / "other"))
-    said = f"{copy.healed}: holds changed codebooks alone and needs its base, with digest "
+    said = f"{copy.healed}: holds only changed codebooks and needs its base, with digest "
     said += f"{digest(pair.base)[:16]}; {copy.base} has digest {other}; put the base there or "
     said += "beside healed (isotone heal --full writes a directory that needs none)"
     with pytest.raises(FormatError) as refused:

@@ -102,7 +102,7 @@ ARRAYS = {
     "an array too many": ({"a.weight_packed": np.zeros(8, "u1")}, "which nothing records"),
     "protected values": ({"a.weight_protected_index": np.zeros(1, "u1")}, "which nothing records"),
     "one of nothing": ({"z": np.zeros(8, "<f4")}, "which nothing records"),
-    "scales of none": ({"b.experts_row_scale": np.ones((2, 8), "<f4")}, "the place of nothing"),
+    "scales of none": ({"b.experts_row_scale": np.ones((2, 8), "<f4")}, "replaces no array"),
     "another shape": ({"a.weight_codebook": np.zeros(4, "<f4")}, r"is F32 \[4\]; expected F32"),
     "a flat stack": ({"b.experts_codebook": np.zeros(6, "<f4")}, r"is F32 \[6\]; expected F32"),
     "another dtype": ({"a.weight_codebook": np.zeros(3, "<f2")}, r"is F16 \[3\]; expected F32"),

@@ -261,7 +261,7 @@ def test_a_part_whose_upload_is_gone_is_not_finished(store):
 def test_what_cannot_be_written_is_one_line(store, source, isotone, monkeypatch):
     for out, said in {
         "s3://no-such-bucket/out": "cannot be written: The specified bucket does not exist",
-        store.url: "is all of a store or a bucket",
+        store.url: "is a whole store or bucket",
     }.items():
         run = isotone("compress", source, out)
         assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
@@ -293,6 +293,6 @@ def test_changed_codebooks_in_the_store_are_refused(store, source, tmp_path):
     compress(source, tmp_path / "base")
     write(tmp_path / "base", tmp_path / "changed", every_overlay(tmp_path / "base"))
     url = store.put(tmp_path / "changed", "changed")
-    assert verify(url).failures[0].startswith(f"{url}: holds changed codebooks alone")
+    assert verify(url).failures[0].startswith(f"{url}: holds only changed codebooks")
     with pytest.raises(FormatError, match="fetch it and its base first"):
         decompress(url, tmp_path / "dense")

@@ -287,8 +287,9 @@ class CompressedDirectory:
         dtypes: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U16": np.dtype("<u2")}
         dtypes |= {float_format.value: float_format.bits_dtype for float_format in FloatFormat}
         if info.dtype not in dtypes:
+            known = ", ".join(dtypes)
             raise FormatError(
-                f"{file.path}: {info.name} has dtype {info.dtype}, which no small array has"
+                f"{file.path}: {info.name} has dtype {info.dtype}; expected one of {known}"
             )
         data = file.read(info, 0, info.n_weights)
         return StoredArray(info.dtype, data.view(dtypes[info.dtype]).reshape(info.shape))

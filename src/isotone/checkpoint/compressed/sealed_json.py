@@ -83,7 +83,7 @@ def read_sealed(
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise FormatError(f"{path}: is longer than {_MAX_BYTES} bytes; isotone wrote no such")
+            raise FormatError(f"{path}: is longer than {_MAX_BYTES} bytes; no manifest is")
         text = path.read_text("utf-8")
         body = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:

@@ -48,8 +48,8 @@ def locate(place: str | Path) -> Path:
     if isinstance(place, PurePath):
         if _FLATTENED_URL.search(str(place)):
             raise InputError(
-                f"{place}: is a URL that became a path of this machine: what it was given to takes "
-                "no URLs (docs/remote.md), or none as a pathlib.Path, only as text"
+                f"{place}: is a URL that became a path of this machine; give the URL as text, not "
+                "as a pathlib.Path, and to a command that takes URLs (docs/remote.md)"
             )
         return place
     if isinstance(place, str) and not _URL.match(place):

@@ -84,7 +84,7 @@ def _candidates(directory: Path, base: BaseReference) -> Iterator[Path]:
 def _missing(directory: Path, base: BaseReference) -> FormatError:
     recorded, own = _recorded(directory, base), Path(os.path.realpath(directory))
     return FormatError(
-        f"{directory}: holds changed codebooks alone and needs its base, with digest "
+        f"{directory}: holds only changed codebooks and needs its base, with digest "
         f"{base.digest[:_SHOWN_DIGITS]}; {_found(recorded)}; put the base there or beside "
         f"{own.name} (isotone heal --full writes a directory that needs none)"
     )

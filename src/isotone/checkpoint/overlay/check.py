@@ -69,7 +69,7 @@ def _check_array(
     shape: tuple[int, ...] | None,
 ) -> None:
     if shape is None:
-        raise FormatError(f"{shard.path}: {array.name} takes the place of nothing in its base")
+        raise FormatError(f"{shard.path}: {array.name} replaces no array of its base")
     if array.dtype not in dtypes or array.shape != shape:
         raise FormatError(
             f"{shard.path}: {array.name} is {array.dtype} {list(array.shape)}; expected "

@@ -87,7 +87,7 @@ class RemoteStaging(Staging):
             If OUT is a whole store or bucket.
         """
         if not out.name:
-            raise InputError(f"{out}: is all of a store or a bucket; expected a path in it")
+            raise InputError(f"{out}: is a whole store or bucket; expected a path in it")
         staging = cls(out, overwrite=overwrite)
         with writing(out):
             staging._refuse_existing()
@@ -167,7 +167,7 @@ class RemoteStaging(Staging):
     def _check_owner(self) -> None:
         if self._read(_OWNER_FILE) != self._owner:
             raise InputError(
-                f"{self.directory}: another isotone was started and goes on with this work; this "
+                f"{self.directory}: another isotone was started and continues this work; this "
                 "one stops"
             )
 

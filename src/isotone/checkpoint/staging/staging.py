@@ -200,8 +200,8 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or out
         raise InputError(
-            f"{where}: cannot be written: {error.strerror}; nothing was published, what is "
-            "finished is kept: mend it and run the same command again"
+            f"{where}: cannot be written: {error.strerror}; nothing was published, and "
+            "finished work is kept; remove the cause and run the same command again"
         ) from error
 
 

@@ -165,4 +165,4 @@ def _print_schedule(
 def _refuse_planning(nodes: int | None, node_rate: float | None) -> None:
     for option, value in (("--nodes", nodes), ("--node-rate", node_rate)):
         if value is not None:
-            raise InputError(f"{option} is {value:g}, and is for planning; add --dry-run")
+            raise InputError(f"{option} is {value:g}, and only --dry-run uses it; add --dry-run")

@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
-    """Put null for NaN and infinity, which JSON lacks, as where nothing was measured."""
+    """Replace NaN and infinity, which JSON lacks, by null, as for figures not measured."""
     return {
         key: _without_nan(value) if isinstance(value, dict) else _finite(value)
         for key, value in content.items()

@@ -1,4 +1,4 @@
-"""Tensors that transformers' processors undo: asked once what they do, and then read accordingly.
+"""Tensors that go through transformers' processors; each is probed once to learn what it does.
 
 A processor undoes what the conversion of a model to GGUF did to some of its tensors. It is tried on
 row numbers, or on a tensor that takes no memory, to learn whether it moves values or computes.

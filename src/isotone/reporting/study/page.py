@@ -24,13 +24,13 @@ from isotone.reporting.study.runs import JsonRecord, MeasuredRun, edited, study_
 _PAPER = "arXiv 2603.17917, Only relative ranks matter in weight-clustered large language models"
 
 _FIGURES = {
-    "sensitivity": (sensitivity_figure, "no layer was edited alone"),
-    "order": (order_figure, "no layer was edited alone"),
-    "types": (types_figure, "no matrix type was edited alone"),
+    "sensitivity": (sensitivity_figure, "no run edits a single layer"),
+    "order": (order_figure, "no run edits a single layer"),
+    "types": (types_figure, "no run edits a single matrix type"),
     "dose": (dose_figure, "no edit broke the order by degrees"),
     "collapse": (collapse_figure, "no layers were replaced one after another"),
     "drift": (drift_figure, "no layers were replaced one after another"),
-    "error": (error_figure, "no layer was edited alone"),
+    "error": (error_figure, "no run edits a single layer"),
 }
 """Every chart by name, and why it may be missing."""
 
