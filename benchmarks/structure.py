@@ -1,4 +1,4 @@
-"""Measure the structure of a checkout: files, functions, imports, circles, and the path of a tensor.
+"""Measure the structure of a checkout: files, functions, imports, circles, the path of a tensor.
 
 Sizes are lines, those of code without docstrings, comments and empty lines; a function counts from
 `def` to its end, without its docstring. An import climbs if it leads from a folder to another one

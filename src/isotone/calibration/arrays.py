@@ -46,7 +46,7 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array atomically, whoever else may be writing the same file.
+    """Write an array atomically; other threads and processes may write the same file.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ _GRADIENTS = 3  # gradients run backward through every third window
 
 
 class LayerwiseRun:
-    """The work of collecting, and how far it has come.
+    """Collects statistics part by part, and resumes after the last finished part.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class LayerwiseRun:
         self._out, self._unfinished = out, unfinished
 
     def collect(self, progress: Progress) -> list[StatisticsEntry]:
-        """Do what is not done yet.
+        """Collect the statistics of all parts that are not finished yet.
 
         Parameters
         ----------

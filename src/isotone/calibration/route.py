@@ -1,9 +1,9 @@
-"""Runs one window through a model up to the layer at work, or from there on to the logits.
+"""Runs one window through a model up to the layer under calibration, or from there to the logits.
 
-The model's own code runs, and the layers before the layer at work are replaced by stand-ins: the
-last of them returns the activations that were computed for it earlier, all others return NaN.
-After the layer at work the run is broken off, unless it is the last layer. Because earlier layers
-return NaN, any path of the model that bypasses the chain of its layers is detected.
+The model's own code runs, and the layers before the layer under calibration are replaced by
+stand-ins: the last of them returns the activations that were computed for it earlier, all others
+return NaN. The forward pass ends after the layer under calibration, unless that is the last layer.
+Because earlier layers return NaN, any path that bypasses the chain of layers is detected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NotLayerwiseError(Exception):
 
 
 class LayerDone(Exception):  # noqa: N818 (it ends a forward pass and is no error)
-    """The layer at work has run, and the rest of the model need not.
+    """Ends a forward pass: the layer under calibration has run, and no other layer need run.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class LayerDone(Exception):  # noqa: N818 (it ends a forward pass and is no erro
 
 
 class HasActive(Protocol):
-    """Something that is switched on while the layer at work runs, and off during stand-ins."""
+    """An observer that is on while the layer under calibration runs, and off during stand-ins."""
 
     active: bool
 
@@ -51,14 +51,14 @@ class LayerRun:
     Parameters
     ----------
     number : int
-        The position of the layer at work.
+        The position of the layer under calibration.
     given : Tensor or None
         The activations that the layer before it returned; None for the first layer.
     n_items : int or None
         The length of the tuple that each layer returns, of which only the first item may be other
         than None; 0 for layers that return a tensor, None if that is not known yet.
     observer : HasActive
-        Is switched on while the layer at work runs.
+        Is switched on while the layer under calibration runs.
     ends : bool
         Whether the pass goes on after the layer, to the logits.
     """
@@ -75,11 +75,12 @@ class LayerRun:
         self._number, self._given, self._n_items = number, given, n_items
         self._observer, self._ends = observer, ends
         self._next = 0
-        self._finite = True  # the layer at work returned finite values, so the logits should be too
+        # Whether the layer under calibration returned finite values; if so, the logits should be.
+        self._finite = True
 
     @contextmanager
     def installed(self, layers: Sequence[nn.Module]) -> Iterator[None]:
-        """Replace layers by stand-ins, and check the layer at work, for the length of a `with`.
+        """Replace layers by stand-ins inside a `with`, and check the layer under calibration.
 
         Parameters
         ----------

@@ -261,7 +261,7 @@ def packed_header_bytes(n_axes: int, n_chunks: int) -> int:
 def uncoded_tensor_bytes(header_bytes: int, n_weights: int, n_matrices: int, k: int) -> int:
     """Return the bytes of a tensor whose ranks are stored at a fixed width, without scales.
 
-    The planner leaves a tensor alone that would gain nothing even so.
+    The planner keeps a tensor dense if this size is not below that of the dense tensor.
 
     Parameters
     ----------

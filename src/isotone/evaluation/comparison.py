@@ -19,7 +19,7 @@ from isotone.evaluation.losses import divergence_terms, scored_rows, token_losse
 
 @dataclass(frozen=True)
 class TokenComparison:
-    """What is kept of each scored token under a model and a reference.
+    """Figures of each scored token, under a model and a reference.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
     model : PreTrainedModel
         The model, on the device where it runs.
     progress : Progress, optional
-        Hears how many requests are answered.
+        Is told how many requests are answered.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 The figures are those of llama.cpp's perplexity tool (tools/perplexity/perplexity.cpp,
 `--kl-divergence`): mean, median and 99th percentile of the divergence, "same top p", and the ratio
-of the perplexities from paired losses, which is far surer than two perplexities apart. Two things
-differ. That tool scores the second half of each window, isotone all but its first token; and it
-has no flips: these are Dutta et al., "Accuracy is Not All You Need" (arXiv 2407.09141), with each
-token as one question.
+of the perplexities from paired losses, which is far more precise than two separate perplexities.
+Two things differ. That tool scores the second half of each window, isotone all but its first token;
+and that tool has no flips: these are Dutta et al., "Accuracy is Not All You Need"
+(arXiv 2407.09141), with each token as one question.
 
 Standard errors take tokens as independent, as that tool does. The tokens of one window are not
 quite independent, so the true errors are somewhat larger.

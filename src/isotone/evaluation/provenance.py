@@ -41,7 +41,7 @@ def model_hash(source: ModelDirectory, progress: Progress) -> str:
     source : ModelDirectory
         The model.
     progress : Progress
-        Hears how many bytes are hashed.
+        Is told how many bytes are hashed.
 
     Returns
     -------

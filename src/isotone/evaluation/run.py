@@ -23,7 +23,7 @@ from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth; figures are None where they were not asked for.
+    """The measured quality of a model; figures that were not asked for are None.
 
     Each figure has its standard error in a field of its own, over the scored tokens.
 
@@ -141,7 +141,7 @@ def evaluate(
     device : str
         Where to run, as torch names it.
     progress : Progress, optional
-        Hears what is loaded and scored.
+        Is told what is loaded and scored.
 
     Returns
     -------

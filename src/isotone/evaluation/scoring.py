@@ -48,7 +48,7 @@ def score(
     batch : int, optional
         The number of windows in a forward pass; by default as many as surely fit in memory.
     progress : Progress, optional
-        Hears how many tokens are scored.
+        Is told how many tokens are scored.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def compare(
     batch : int, optional
         The number of windows in a forward pass; by default as many as surely fit in memory.
     progress : Progress, optional
-        Hears how many tokens are scored.
+        Is told how many tokens are scored.
 
     Returns
     -------

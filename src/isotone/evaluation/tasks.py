@@ -100,7 +100,7 @@ def run_tasks(
     model : PreTrainedModel
         The model, loaded.
     progress : Progress, optional
-        Hears how many answers are scored.
+        Is told how many answers are scored.
 
     Returns
     -------

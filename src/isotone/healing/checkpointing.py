@@ -17,7 +17,7 @@ from isotone.errors import InputError
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Have each layer keep its inputs only, and compute the rest again for its gradient.
 
-    transformers' own switch works in training mode alone, where dropout would be on.
+    transformers' own switch works only in training mode, where dropout would be on.
 
     Parameters
     ----------

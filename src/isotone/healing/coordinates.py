@@ -9,9 +9,9 @@ express another one.
 Each class is a parametrization of torch, which puts the coordinates in the place of a parameter:
 `forward` gives the parameter of coordinates, `right_inverse` the coordinates of the parameter.
 
-Tried on SmolLM2 at K = 16 and rejected: free centroids, which after 100 steps had come less far
-than spacings after 40; spacings that also change the scale of the whole, which diverged at the rate
-that is the default now; full-matrix preconditioning of each codebook, no better than Adam.
+Tried on SmolLM2 at K = 16 and rejected: free centroids, which after 100 steps had regained
+less than spacings after 40; spacings that also change the scale of the codebook, which diverged at
+the rate that is the default now; full-matrix preconditioning of each codebook, no better than Adam.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class AscendingCoordinates(nn.Module):  # type: ignore[misc]
 
 
 class FreeCoordinates(nn.Module):  # type: ignore[misc]
-    """A codebook as the shift of each centroid, in about a spacing: a fraction of the spread.
+    """A codebook as the shift of each centroid, in units of about one spacing.
+
+    The unit is a fraction of the spread of the weights.
 
     Nothing keeps the order. This is the ablation beside AscendingCoordinates.
 

@@ -1,4 +1,4 @@
-"""What a healing came to."""
+"""The result of a healing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isotone.healing.training import Training
 
 @dataclass(frozen=True)
 class Healing:
-    """What a healing came to, on the held-out text.
+    """The result of a healing, measured on the held-out text.
 
     The `before` figures are of the model as it was, the `after` figures of the best values, which
     were written.

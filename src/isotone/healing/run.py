@@ -94,7 +94,7 @@ def heal(
     listener : callable, optional
         Is called with each validation on the held-out text.
     progress : Progress, optional
-        Hears how many tokens are trained on.
+        Is told how many tokens are trained on.
 
     Returns
     -------

@@ -99,7 +99,7 @@ class Training:
         listener : callable
             Is called with each validation.
         progress : Progress
-            Hears how many tokens are trained on.
+            Is told how many tokens are trained on.
 
         Raises
         ------

@@ -28,7 +28,7 @@ _PEER_SHAPES = ("diamond", "square", "cross", "triangle-down", "triangle-right",
 
 
 def family_scales(points: Sequence[Mapping[str, Any]]) -> tuple[alt.Color, alt.Shape]:
-    """Return the scales of the field `family`, which share one legend: swept families, then peers.
+    """Return the scales of the field `family`, which share one legend: first swept, then baselines.
 
     Parameters
     ----------

@@ -167,7 +167,7 @@ def _measure(
 def _unmeasured(
     sequences: Sequence[RunSequence], k: Sequence[int], records: Sequence[StudyRecord]
 ) -> list[list[Task]]:
-    """Return what is left of each sequence, after the unedited model of each K."""
+    """Return the runs that are not measured yet, by sequence; the unedited models come first."""
     done = _by_run(records)
     unedited = {record.k for record in records if record.run is None}
     rests = [_rest(sequence, done) for sequence in sequences]

@@ -1,9 +1,9 @@
 """Clustering a matrix with error feedback (GPTQ), so that its outputs change least.
 
 The histogram of the divided weights is clustered as for any other matrix, at one λ. Then columns
-get their ranks one after the other, those that bring most to the outputs first, and the error of
-each is fed back into the columns to come (`inverse_hessian`). If inputs do not correlate (H = 1),
-the ranks are those of plain clustering with the same scales, to the last bit.
+get their ranks one after the other, those that contribute most to the outputs first, and the error
+of each is fed back into the columns to come (`inverse_hessian`). If inputs do not correlate
+(H = 1), the ranks are those of plain clustering with the same scales, to the last bit.
 """
 
 from __future__ import annotations

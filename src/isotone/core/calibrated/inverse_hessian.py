@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from isotone.core.matrix import Matrix
 
-_OWN_DAMPING = 0.2  # of each input's own mean square: other text correlates inputs otherwise
-_DAMPING = 0.01  # of the mean of them: and uses inputs that this one leaves unused
+# Text other than the calibration text has other correlations between inputs (the first damping),
+# and uses inputs that are nearly zero here (the second one).
+_OWN_DAMPING = 0.2  # share of each input's own mean square
+_DAMPING = 0.01  # share of the mean over all inputs
 _MOST_DAMPING = 1e4
-_WHOLE = 128  # columns whose triangle is inverted at once
+_WHOLE = 128  # a triangle of at most so many columns is inverted at once
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,11 @@ class InverseHessianFactor:
 
 
 def column_order(matrix: Matrix, second_moment: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the columns by how much they bring to the mean squares of the outputs, falling.
+    """Return the columns by their contribution to the mean squares of the outputs, falling.
 
-    The errors that cost most then find the most columns that make them good. By the inputs alone,
-    the order would be another one wherever channels are large where they are written and small
-    where they are read.
+    The columns whose errors cost most come first, so most columns are left to compensate for these
+    errors. Unlike an order by the inputs alone, this order stays the same if a channel is
+    multiplied by a number where it is written and divided by it where it is read.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ def column_order(matrix: Matrix, second_moment: NDArray[np.float32]) -> NDArray[
     Returns
     -------
     int64 array, `[columns]`
-        Columns that bring the same keep their order.
+        Columns with equal contributions keep their order.
     """
     squares = np.square(matrix.dense(), dtype=np.float64).mean(axis=0)
     return np.argsort(-np.diag(second_moment) * squares, kind="stable")

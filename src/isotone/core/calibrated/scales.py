@@ -25,7 +25,7 @@ from isotone.core.scales.balancing import ScaleRule
 from isotone.core.scales.codes import decode_scales, encode_scales
 from isotone.core.scales.scales import Scales
 
-_LEAST_OUTPUT = 0.01  # of the mean: what other text may ask of an output
+_LEAST_OUTPUT = 0.01  # share of the mean; other text may use an output that this text does not
 _COLUMN_COST, _ROW_COST = 0.75, 0.5  # weights of the cost-optimal scale
 
 

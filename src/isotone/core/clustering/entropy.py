@@ -1,7 +1,7 @@
 """Entropy-constrained clustering: the least squared error plus λ times the bits on disk.
 
-k-means finds the K values with the least error. A file wants the least error for its bytes, and
-there the code of a value may be shorter the more weights it has. For one dimension the best
+k-means finds the K values with the least error. This method finds the least error for a size in
+bytes: the more weights a value has, the shorter its code. For one dimension the best
 clusters are runs of the sorted values, and the cost of a run depends on nothing outside of it. So
 the cheapest partition into runs, some of them protected weights, is found exactly by dynamic
 programming (`_native.partition`), and the number of centroids comes out of it.
@@ -32,10 +32,10 @@ from isotone.core.histogram import Histogram, merge
 from isotone.core.rate import PROTECTED_RANK_BITS, MatrixRate
 from isotone.errors import InputError
 
-_BINS_A_STEP = 12  # merged bins between neighbouring centroids, where those are evenly spaced
+_BINS_A_STEP = 12  # merged bins between neighbouring centroids, if centroids are evenly spaced
 _FEWEST_BINS, _MOST_BINS = 1000, 3000
-_HALVINGS = 12  # of the range in which a centroid's cost gives no more than max_k centroids
-_HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # cost of a bit / step^2, where steps are small
+_HALVINGS = 12  # bisection steps for the centroid cost that gives at most max_k centroids
+_HIGH_RATE = 2.0 * math.log(2.0) / 12.0  # λ / spacing^2 of the centroids, at small spacings
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from isotone.core.rate import MatrixRate
 from isotone.errors import InputError
 
 _ROUNDS = 8
-_COARSE = 16  # bins for each centroid
-_FINE = 1 << 12  # bins
-_CONVERGED = 5e-5  # of the weights: at 32 bits each, under 0.002 bits a weight
+_COARSE = 16  # bins for each centroid in the first, coarse histogram
+_FINE = 1 << 12  # bins in the second, finer one
+_CONVERGED = 5e-5  # rounds end when no more than this share of the weights changes sides
 
 
 @dataclass(frozen=True)

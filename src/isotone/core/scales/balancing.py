@@ -38,9 +38,9 @@ _PASSES = 3
 _WEIGHT = 8.0
 _NOISE = 1.04  # 4 (E|z| / (E sqrt|z|)^2 - 1) / ln 2, of a standard normal z
 _CAUTION = 1.5
-_FEWEST_WEIGHTS = 32  # that share a scale: a quarter of a bit for each
-_FEW_VALUES = 256  # that a codebook could hold exactly
-_LARGEST = 2.0**15  # of a scale, relative to the unit
+_FEWEST_WEIGHTS = 32  # weights that share a scale: a byte is a quarter of a bit for each of them
+_FEW_VALUES = 256  # distinct values that a codebook can hold exactly
+_LARGEST = 2.0**15  # the largest scale, relative to the unit
 _UNITS = (2.0**-100, 2.0**100)
 
 

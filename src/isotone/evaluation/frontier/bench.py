@@ -93,7 +93,7 @@ class Bench:
         variant : FrontierVariant
             The way to compress; DENSE measures the model as it is.
         progress : Progress
-            Hears what is done, as notes.
+            Is told what is done, as notes.
 
         Returns
         -------

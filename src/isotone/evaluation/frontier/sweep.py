@@ -93,7 +93,7 @@ def frontier(
     overwrite : bool
         Whether points that `results` holds are dropped first.
     progress : Progress, optional
-        Hears which variant is measured.
+        Is told which variant is measured.
 
     Returns
     -------

@@ -31,7 +31,7 @@ _KEPT_BYTES = 256 << 20  # of matrix summaries, in each worker
 _KEEPING = threading.Lock()
 
 Summarise = Callable[[PlannedMatrix, Matrix], MatrixSummary]
-"""Summarises a matrix: chooses its scales and makes the histogram of what is left."""
+"""Summarises a matrix: chooses its scales and makes the histogram of the divided weights."""
 
 RateProbe = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Takes Lagrange multipliers `[n]`, and returns the bits per weight of a whole model at each."""

@@ -112,7 +112,7 @@ class CalibratedFitter:
         Returns
         -------
         MatrixSummary
-            Its scales, and the histogram of what is left.
+            Its scales, and the histogram of the weights divided by them.
         """
         if matrix.key in self.fallbacks:
             return self._summarise_plainly(matrix, weights)

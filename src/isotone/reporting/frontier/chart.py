@@ -43,8 +43,8 @@ _FIGURES = {
 def frontier_chart(points: Points, *, title: str, caption: str) -> alt.VConcatChart:
     """Draw two panels over bits per weight, with a legend that filters and a caption below.
 
-    Families of kind "swept" are joined by lines, peers are not. What cannot be drawn is named in
-    the caption.
+    Families of kind "swept" are joined by lines; baselines (kind "peer") are not. What cannot be
+    drawn is named in the caption.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One measure over bits per weight: which part of it is shown, and where points come to lie."""
+"""One measure over bits per weight: the range that is shown, and the position of each point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Controls: edits that hurt in other ways than by a lost order."""
+"""Controls: edits whose damage has other causes than a lost order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits that keep the order of the centroids, and know less and less of what they were."""
+"""Edits that keep the order of the centroids and change their values."""
 
 from __future__ import annotations
 

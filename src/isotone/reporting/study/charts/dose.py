@@ -85,7 +85,7 @@ def _panels(runs: Sequence[MeasuredRun], axis: LogAxis) -> list[LinePanel]:
 
 
 def _doses(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
-    """Return the runs of the layers and clusterings in which some edit went by degrees."""
+    """Return the runs of layers and clusterings for which an edit breaks the order by degrees."""
     known = [run for run in runs if run.spearman is not None]
     cells = {(run.k, run.layer, run.correction) for run in known if run.edit in BY_DEGREES}
     return [
