@@ -13,7 +13,7 @@ from tests.builders.healings import healed
 
 REFUSED = {
     "dense": (lambda m: {"directory": m.dense}, "is dense; expected what isotone compress wrote"),
-    "no teacher": (lambda _: {"text": "self", "teacher": None}, "give --text or --teacher"),
+    "no teacher": (lambda _: {"text": "self", "teacher": None}, "which a teacher writes"),
     "no such text": (lambda m: {"text": m.text.parent / "none.txt"}, "no such file"),
     "long": (lambda _: {"context": 65}, "65 tokens, and .* takes at most 64"),
     "short": (lambda _: {"context": 1}, "expected 2 tokens or more"),

@@ -1,4 +1,4 @@
-"""What a compression cost: perplexity, divergence from a reference, tasks, and generated text."""
+"""Measures what compressing costs: perplexity, divergence from a reference, tasks, and generation."""
 
 from importlib.util import find_spec
 

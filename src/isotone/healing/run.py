@@ -135,7 +135,7 @@ def heal(
 
 @dataclass(frozen=True)
 class _Options:
-    """How to heal, beside HealSettings; see `heal`."""
+    """The options of `heal` that are not in HealSettings."""
 
     train: tuple[str, ...]
     order: str

@@ -1,4 +1,4 @@
-"""Where a training stands: its validations so far, and its best values."""
+"""The state of a training: its validations so far, and its best values."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TrainingState:
         return 0 < patience < since
 
     def dump(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values; in a file validations are `looks`."""
+        """Return the state as tensors and plain values; in files the key is `looks`."""
         content = dict(vars(self))
         content["looks"] = [asdict(validation) for validation in content.pop("validations")]
         return content

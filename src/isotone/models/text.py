@@ -162,7 +162,7 @@ def cut_windows(tokens: Tokens, context: int, n_windows: int, name: str) -> Toke
         If the text is shorter than one window, or the sizes leave nothing to score.
     """
     if context < 2:
-        raise InputError(f"context {context}: expected 2 or more, as the first is not scored")
+        raise InputError(f"context {context}: expected 2 tokens or more; the first is not scored")
     if n_windows < 1:
         raise InputError(f"windows {n_windows}: expected 1 or more")
     windows = windows_of(tokens, context)[:n_windows]

@@ -105,7 +105,7 @@ class Tied:
 
 
 TensorPlan = Clustered | Kept | Tied
-"""What happens to one tensor."""
+"""The plan of one tensor."""
 
 
 def plan_tensors(source: Source, selection: Selection, tied: Mapping[str, str]) -> list[TensorPlan]:

@@ -1,4 +1,4 @@
-"""What a plan means on a given model: sequences of runs."""
+"""Expands a plan into sequences of runs on a given model."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from isotone.checkpoint.compressed.manifest import FORMAT_VERSION, QUANT_METHOD,
 from isotone.errors import FormatError, InputError
 
 RESIDENCIES = ("dense", "packed")
-"""What a user can ask for."""
+"""The values of `residency`: how a loaded model holds its weights."""
 
 UNREAD = "unread"
 """The residency of a model that is loaded by names only: see `isotone.models.plugin.origin`."""

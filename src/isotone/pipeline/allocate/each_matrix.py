@@ -65,7 +65,7 @@ def each_matrix(
         them in the order of the matrices, whoever computed them. `stage` is what people are shown.
     """
     n_bytes = [sum(plan.tensor.n_bytes for plan in group) for group in groups]
-    by_size = sorted(range(len(groups)), key=lambda i: -n_bytes[i])  # large ones would end late
+    by_size = sorted(range(len(groups)), key=lambda i: -n_bytes[i])  # large groups would end late
     with engine.start(_EachMatrix, (compute, engine.n_threads), progress) as team:
 
         def compute_all(stage: str, *arguments: Any) -> list[Found]:  # noqa: ANN401 (as `compute`)

@@ -97,7 +97,7 @@ def compress_shards(
     records = {shard.name: staging.record(shard.name) for shard in shards}
     progress.advance(sum(shard.n_bytes for shard in shards if records[shard.name]))
     missing = [shard for shard in shards if not records[shard.name]]
-    missing.sort(key=lambda shard: -shard.n_bytes)  # a large one that comes late would end late
+    missing.sort(key=lambda shard: -shard.n_bytes)  # a large shard that starts late would end late
     arguments = (plan.source, fitter, staging.directory, engine.n_threads)
     with engine.start(ShardWork, arguments, progress) as team:
         for shard, (scratch, record) in team.results(independent(missing)):
