@@ -1,4 +1,4 @@
-"""Measures what compressing costs: perplexity, divergence from a reference, tasks, and generation."""
+"""Measures what compression costs: perplexity, divergence from a reference, tasks, sample text."""
 
 from importlib.util import find_spec
 
