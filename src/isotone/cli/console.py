@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -23,9 +24,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+
+class _Console(Console):
+    """Reports a reader that went away as any other write does, instead of exiting with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError; `main` knows the exit code."""
+        raise BrokenPipeError
+
+
 # Markup is off because names of tensors and files may hold brackets.
-stdout = Console(markup=False)
-stderr = Console(stderr=True, markup=False)
+stdout = _Console(markup=False)
+stderr = _Console(stderr=True, markup=False)
 
 # A sweep has dozens of stages, and a screen shows only the upper bars: older ones are removed.
 _MAX_BARS = 8
@@ -85,6 +95,17 @@ def progress_bar() -> Iterator[ProgressBar]:
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
         yield ProgressBar(bars)
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Let stdout and stderr write characters that their encoding lacks as escapes.
+
+    What a model writes may hold any character, and so may names of files; the encoding is that of
+    the terminal or of PYTHONIOENCODING.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def hide_foreign_bars() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Never
 
 import typer
@@ -22,6 +22,7 @@ from isotone.cli.commands import (
     study,
     verify,
 )
+from isotone.cli.console import escape_what_cannot_be_shown
 from isotone.errors import IsotoneError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -36,6 +37,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "frontier": frontier.frontier,
     "report": report.report,
 }
+
+_INTERRUPTED = 130  # what typer returns for KeyboardInterrupt
+
+# The commands that keep what they have done when they are interrupted.
+_RESUMED = frozenset({"compress", "decompress", "calibrate", "heal", "frontier", "study"})
 
 app = typer.Typer(
     name="isotone",
@@ -82,17 +88,15 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     # Typer accepts --debug only before the command, and people write it at the end.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    escape_what_cannot_be_shown()
     try:
-        code = app(arguments, prog_name="isotone", standalone_mode=False)
-        sys.stdout.flush()
+        code = _run(arguments)
     except IsotoneError as error:
         if debug:
             raise
         _fail(str(error), 2)
-    except typer.Abort:
-        _fail("stopped", 130)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again, and it goes on where it stopped", 130)
+        _fail(_what_interrupted(arguments), 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -103,6 +107,28 @@ def main() -> None:
             _fail(f"{error.format_message()} (see isotone --help)", 2)
         _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 3)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(arguments: Sequence[str]) -> object:
+    """Run a command; raises KeyboardInterrupt and BrokenPipeError, which typer handles silently."""
+    try:
+        code: object = app(arguments, prog_name="isotone", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
+
+
+def _what_interrupted(arguments: Sequence[str]) -> str:
+    if any(argument in _RESUMED for argument in arguments[:1]):
+        return "interrupted; run the same command again, and it goes on where it stopped"
+    return "interrupted; nothing was written"
 
 
 def _fail(message: str, code: int) -> Never:

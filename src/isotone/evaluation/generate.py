@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from isotone.errors import InputError
+from isotone.evaluation.chat import render_chat
 from isotone.evaluation.scoring import scoring_mode
 from isotone.models.language_model.checks import check_context
 from isotone.models.language_model.files import ModelFiles, open_files
@@ -108,6 +109,7 @@ def generate(
     prompt: str,
     *,
     chat: bool = False,
+    template: str | None = None,
     max_tokens: int = 128,
     temperature: float = 0.0,
     seed: int = 0,
@@ -125,6 +127,9 @@ def generate(
         The text to continue.
     chat : bool
         Whether the prompt is a turn of a conversation, to be answered.
+    template : str, optional
+        The name of the chat template, for a tokenizer that has several; implies `chat`. By default
+        the one that is named `default`, or the only one.
     max_tokens : int
         The most new tokens, at least 1.
     temperature : float
@@ -148,7 +153,7 @@ def generate(
     ------
     InputError
         If a value is out of its range, if the prompt is empty or too long for the model, or if the
-        model has no tokenizer or no chat template.
+        model has no tokenizer, or no chat template that writes the prompt out.
     FormatError
         If a clustered directory is damaged.
 
@@ -163,7 +168,7 @@ def generate(
     if not 0.0 <= temperature < float("inf"):
         raise InputError(f"temperature {temperature}: expected 0 or more")
     files = open_files(model)
-    inputs = _encode(files, prompt, chat=chat)
+    inputs = _encode(files, prompt, chat=chat or template is not None, template=template)
     n_prompt = inputs["input_ids"].shape[1]
     what = f"a prompt of {n_prompt} and {max_tokens} new ones"
     check_context(files, n_prompt + max_tokens, what)
@@ -186,20 +191,14 @@ def generate(
     )
 
 
-def _encode(files: ModelFiles, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
+def _encode(
+    files: ModelFiles, prompt: str, *, chat: bool, template: str | None
+) -> dict[str, torch.Tensor]:
     tokenizer = files.tokenizer
     if chat:
-        if not tokenizer.chat_template:
-            raise InputError(
-                f"{files.directory}: its tokenizer has no chat template; leave out --chat to "
-                "continue the prompt as plain text"
-            )
-        encoded = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        # A template writes the special tokens itself.
+        text = render_chat(files, prompt, template)
+        encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     else:
         encoded = tokenizer(prompt, return_tensors="pt")
     if encoded["input_ids"].shape[1] == 0:
@@ -209,9 +208,12 @@ def _encode(files: ModelFiles, prompt: str, *, chat: bool) -> dict[str, torch.Te
 
 def _choice(settings: GenerationConfig, temperature: float) -> dict[str, Any]:
     """Return the arguments of transformers' generate that say how the next token is chosen."""
-    end = settings.eos_token_id[0] if isinstance(settings.eos_token_id, list) else None
-    end, padding = end or settings.eos_token_id, settings.pad_token_id
-    choice: dict[str, Any] = {"pad_token_id": end if padding is None else padding}
+    ends = settings.eos_token_id
+    if isinstance(ends, list):
+        ends = ends[0]  # any of them ends the text; one of them fills it up
+    choice: dict[str, Any] = {
+        "pad_token_id": ends if settings.pad_token_id is None else settings.pad_token_id
+    }
     if temperature > 0.0:
         return choice | {"do_sample": True, "temperature": temperature}
     # A model's own sampling settings, left in, would draw a warning each.

@@ -7,7 +7,10 @@ count as memory of this process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ from isotone.errors import FormatError
 
 
 class PositionedFile:
-    """An open file, which closes itself.
+    """A file that is opened when it is read, and closed when many others have been read since.
+
+    A model may have more shards than a process may hold open (256 on some systems), so descriptors
+    are shared out by `Descriptors`. A file that is another one when it is opened again is refused.
 
     It pickles as its path and its size. Unpickling opens the file again, in any process that sees
     it, and raises FormatError if the size is another one.
@@ -35,13 +41,35 @@ class PositionedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._number = -1
         self.path = path
+        self._status: os.stat_result | None = None
+        with _OPEN.using(self) as number:
+            self.n_bytes = os.fstat(number).st_size
+
+    def open(self) -> int:
+        """Return a new descriptor of the file.
+
+        Returns
+        -------
+        int
+            The descriptor, which the caller closes.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be opened, or is not the one that was opened first.
+        """
         try:
-            self._number = os.open(path, os.O_RDONLY)
-            self.n_bytes = os.fstat(self._number).st_size
+            number = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
-            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+            raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
+        status = os.fstat(number)
+        if self._status is None:
+            self._status = status
+        elif not os.path.samestat(status, self._status) or status.st_size != self._status.st_size:
+            os.close(number)
+            raise FormatError(f"{self.path}: was replaced while it was read, run it again")
+        return number
 
     def read(self, n_bytes: int, position: int) -> NDArray[np.uint8]:
         """Return bytes of the file.
@@ -65,14 +93,15 @@ class PositionedFile:
         """
         out = np.empty(n_bytes, np.uint8)
         view = out.data
-        while len(view):
-            try:
-                n_read = os.preadv(self._number, [view], position)
-            except OSError as error:
-                raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
-            if n_read == 0:
-                raise FormatError(f"{self.path}: was truncated while it was read")
-            view, position = view[n_read:], position + n_read
+        with _OPEN.using(self) as number:
+            while len(view):
+                try:
+                    n_read = os.preadv(number, [view], position)
+                except OSError as error:
+                    raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
+                if n_read == 0:
+                    raise FormatError(f"{self.path}: was truncated while it was read")
+                view, position = view[n_read:], position + n_read
         return out
 
     def forget(self, n_bytes: int, position: int) -> None:
@@ -88,15 +117,95 @@ class PositionedFile:
             Where they begin, in bytes from the start of the file.
         """
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._number, position, n_bytes, os.POSIX_FADV_DONTNEED)
+            with _OPEN.using(self) as number:
+                os.posix_fadvise(number, position, n_bytes, os.POSIX_FADV_DONTNEED)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path.absolute(), self.n_bytes)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # The default argument keeps `close`: `os` may be gone when the interpreter shuts down.
-        if self._number >= 0:
-            close(self._number)
+    def __del__(self) -> None:
+        _OPEN.close(self)
+
+
+class Descriptors:
+    """Keeps the descriptors of the files that were read last; safe to use from many threads.
+
+    Parameters
+    ----------
+    limit : int
+        The most descriptors that stay open while none is in use.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # A file may be collected as garbage by the thread that holds the lock.
+        self._lock = threading.RLock()
+        self._open: dict[
+            int, _Descriptor
+        ] = {}  # by the id of the file, the one read last at the end
+
+    @contextmanager
+    def using(self, file: PositionedFile) -> Iterator[int]:
+        """Hold the descriptor of a file open for the length of a `with`.
+
+        Parameters
+        ----------
+        file : PositionedFile
+            The file.
+
+        Yields
+        ------
+        int
+            The descriptor.
+
+        Raises
+        ------
+        FormatError
+            If the file cannot be opened, or is another one than before.
+        """
+        with self._lock:
+            held = self._open.pop(id(file), None) or _Descriptor(file.open())
+            self._open[id(file)] = held
+            held.n_users += 1
+            self._close_unused()
+        try:
+            yield held.number
+        finally:
+            with self._lock:
+                held.n_users -= 1
+
+    def close(self, file: PositionedFile) -> None:
+        """Close the descriptor of a file that is not used any more, if there is one.
+
+        Parameters
+        ----------
+        file : PositionedFile
+            The file.
+        """
+        with self._lock:
+            held = self._open.pop(id(file), None)
+            if held is not None:
+                held.close()
+
+    def _close_unused(self) -> None:
+        for key in list(self._open)[: -self._limit]:
+            held = self._open.get(key)
+            if held is not None and held.n_users == 0:
+                del self._open[key]
+                held.close()
+
+
+@dataclass
+class _Descriptor:
+    number: int
+    n_users: int = 0
+    close_number: Callable[[int], None] = os.close  # `os` may be gone when the interpreter ends
+
+    def close(self) -> None:
+        self.close_number(self.number)
+
+
+_OPEN = Descriptors(32)
 
 
 def _reopen(path: Path, n_bytes: int) -> PositionedFile:

@@ -14,6 +14,13 @@ from isotone.cli.options import Device, Dtype, Json, Model
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Answer PROMPT as one turn of a conversation.")]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Chat template to use, where the tokenizer has several; implies --chat.",
+    ),
+]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens to generate.")]
 Temperature = Annotated[
     float,
@@ -29,6 +36,7 @@ def generate(
     model: Model,
     prompt: Prompt,
     chat: Chat = False,
+    template: Template = None,
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -47,6 +55,7 @@ def generate(
         model,
         prompt,
         chat=chat,
+        template=template,
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
