@@ -19,6 +19,7 @@ from isotone.evaluation.metrics import perplexity
 from isotone.evaluation.scoring import compare, score, scoring_mode
 from isotone.models.language_model.files import open_files
 from isotone.models.language_model.load import load_model
+from isotone.models.prefix import find_prefix
 from isotone.models.text import BUILTIN, Tokens, cut_windows, encode, read_text
 from measuring.tables import print_table, write_results
 
@@ -64,17 +65,17 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8)
     given = parser.parse_args()
     files = open_files(smollm2_dense(given.model))
-    tokens = encode(files.tokenizer, read_text(given.text))
-    windows = cut_windows(tokens, given.context, given.windows, given.text)
+    tokens, prefix = encode(files.tokenizer, read_text(given.text)), find_prefix(files).tokens
+    windows = cut_windows(tokens, given.context, given.windows, given.text, prefix)
     model, reference = load_model(files), load_model(files)
     forward(windows[:1], model, reference)  # warm
     watch = Stopwatch()
     for at in range(len(windows)):
         one = windows[at : at + 1]
         watch.time("forward", lambda one=one: forward(one, model))
-        watch.time("score", lambda one=one: score(model, one))
+        watch.time("score", lambda one=one: score(model, one, n_prefix=len(prefix)))
         watch.time("two forwards", lambda one=one: forward(one, model, reference))
-        watch.time("compare", lambda one=one: compare(model, reference, one))
+        watch.time("compare", lambda one=one: compare(model, reference, one, n_prefix=len(prefix)))
     cases = {
         "perplexity": watch.overhead("score", "forward"),
         "with a reference": watch.overhead("compare", "two forwards"),
@@ -93,7 +94,7 @@ def main() -> None:
             for name, case in cases.items()
         ],
     )
-    found = perplexity(score(model, windows)).perplexity
+    found = perplexity(score(model, windows, n_prefix=len(prefix))).perplexity
     print(f"perplexity {found.value:.3f} ± {found.standard_error:.3f}")
     protocol = {
         "text": Path(given.text).name,

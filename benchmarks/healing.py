@@ -98,6 +98,7 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     from isotone.healing.training import Training
     from isotone.models.language_model.files import open_files
     from isotone.models.language_model.load import load_model
+    from isotone.models.prefix import find_prefix
     from isotone.models.text import encode, read_text
 
     base = WORK / "step"
@@ -107,7 +108,8 @@ def step_cost(train: str, n_steps: int = 5) -> dict:
     student = load_model(open_files(base), residency="packed")
     manifest = open_compressed(base).manifest
     trainable = open_for_training(student, manifest, ["codebook"], "keep")
-    text = split(encode(files.tokenizer, read_text(train)), 512, train)
+    tokens, prefix = encode(files.tokenizer, read_text(train)), find_prefix(files).tokens
+    text = split(tokens, 512, train, prefix=prefix)
     healing = Training(Accelerator(cpu=True), student, teacher, trainable, text, HealSettings())
     tuner = torch.optim.AdamW(dense.parameters(), lr=1e-6)
 

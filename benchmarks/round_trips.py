@@ -29,6 +29,7 @@ from isotone.evaluation.scoring import compare
 from isotone.models.language_model.checks import check_context
 from isotone.models.language_model.files import open_files
 from isotone.models.language_model.load import load_model
+from isotone.models.prefix import find_prefix
 from isotone.models.text import BUILTIN, Tokens, cut_windows, encode, read_text
 from measuring.tables import print_table, write_results
 
@@ -53,11 +54,13 @@ def measure(
     check_installed(names)
     files = open_files(model_dir)
     check_context(files, context, f"context {context}")
-    tokens = cut_windows(encode(files.tokenizer, read_text(text)), context, windows, str(text))
+    encoded, prefix = encode(files.tokenizer, read_text(text)), find_prefix(files).tokens
+    tokens = cut_windows(encoded, context, windows, str(text), prefix)
     if len(tokens) < windows:
         raise InputError(f"{text}: has only {len(tokens)} windows of {context} tokens")
     reference, model = load_model(files), load_model(files)
-    return [_point(BASELINES[name], model, reference, tokens, rotate) for name in names]
+    given = (model, reference, tokens, len(prefix), rotate)
+    return [_point(BASELINES[name], *given) for name in names]
 
 
 def _point(
@@ -65,6 +68,7 @@ def _point(
     model: PreTrainedModel,
     reference: PreTrainedModel,
     windows: Tokens,
+    n_prefix: int,
     rotate: int,
 ) -> dict[str, object]:
     """Put the baseline's weights into the model, every matrix anew, and judge it."""
@@ -82,7 +86,7 @@ def _point(
         exact = before.double()
         error += float((exact - after).square().sum())
         squares += float((exact - exact.mean()).square().sum())
-    compared = compare(model, reference, windows)
+    compared = compare(model, reference, windows, n_prefix=n_prefix)
     judged, beside = perplexity(compared.loss).perplexity, divergence(compared)
     return {
         "family": baseline.family,

@@ -30,13 +30,19 @@ from isotone.calibration.text import calibration_text
 from isotone.checkpoint.source.source import Source
 from isotone.engine.progress import Progress
 from isotone.models.open_source import runnable
+from isotone.models.prefix import Prefix
 from isotone.plan.tensors import Clustered
 
 _BY_LAYER, _WHOLE = ".layers", ".whole"  # directories of unfinished work
 
 
 def collect(
-    source: Source, plans: Sequence[Clustered], text: str, out: Path, progress: Progress
+    source: Source,
+    plans: Sequence[Clustered],
+    text: str,
+    prefix: Prefix,
+    out: Path,
+    progress: Progress,
 ) -> None:
     """Write the statistics of some tensors of a model directory.
 
@@ -48,6 +54,8 @@ def collect(
         The tensors.
     text : str
         `self` for text that the model generates, or the path of a text file.
+    prefix : Prefix
+        The tokens that every window of the text begins with.
     out : Path
         The directory to write. What an earlier call with the same arguments finished there is
         kept.
@@ -72,17 +80,18 @@ def collect(
     source = runnable(source)
     out.mkdir(parents=True, exist_ok=True)
     if not text_file(out).exists():
-        write_array(text_file(out), calibration_text(source, text, progress))
+        write_array(text_file(out), calibration_text(source, text, prefix, progress))
     windows = np.array(load_array(text_file(out)))
     about = {
         "source": source.identity(),
         "text": text,
         "n_windows": len(windows),
         "context": windows.shape[1],
+        "bos": prefix.names,
     }
 
     def run(model: PartitionedModel, unfinished: str) -> list[StatisticsEntry]:
-        work = LayerwiseRun(model, source, plans, windows, out, out / unfinished)
+        work = LayerwiseRun(model, source, plans, windows, out, out / unfinished, len(prefix))
         return work.collect(progress)
 
     try:

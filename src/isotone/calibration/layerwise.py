@@ -54,6 +54,8 @@ class LayerwiseRun:
         The directory of the statistics.
     unfinished : Path
         A directory for what is kept until the work is done.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
     """
 
     def __init__(
@@ -64,10 +66,13 @@ class LayerwiseRun:
         windows: NDArray[np.int64],
         out: Path,
         unfinished: Path,
+        n_prefix: int = 0,
     ) -> None:
         self._model, self._source, self._plans = model, source, plans
         self._windows = torch.from_numpy(windows).unsqueeze(1).to(model.device)
         self._out, self._unfinished = out, unfinished
+        # The last token of the prefix predicts the text; nothing is ever predicted before it.
+        self._first = max(n_prefix - 1, 0)
 
     def collect(self, progress: Progress) -> list[StatisticsEntry]:
         """Collect the statistics of all parts that are not finished yet.
@@ -180,7 +185,7 @@ class LayerwiseRun:
                 out = self._model.run(number, tokens, begin, observer)
                 gradient = later(position)
                 if gradient is None:
-                    _loss(out[0].float(), draw).backward()
+                    _loss(out[0, self._first :].float(), draw).backward()
                 else:
                     out.backward(gradient)
                 if begin is not None:

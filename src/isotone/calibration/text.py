@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from isotone.calibration.model import load_model, open_files
 from isotone.calibration.statistics import SELF
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.models.language_model.checks import check_tokens
+from isotone.models.prefix import Prefix
 from isotone.models.sampling import sample_text
 from isotone.models.text import Tokens, encode, read_text_file, spread_windows
 
@@ -19,7 +22,9 @@ N_WINDOWS, CONTEXT = 48, 256
 _SHORTEST = 8  # tokens of a window
 
 
-def calibration_text(source: ModelDirectory, text: str, progress: Progress) -> Tokens:
+def calibration_text(
+    source: ModelDirectory, text: str, prefix: Prefix, progress: Progress
+) -> Tokens:
     """Return the windows of tokens to calibrate by.
 
     Parameters
@@ -29,6 +34,8 @@ def calibration_text(source: ModelDirectory, text: str, progress: Progress) -> T
     text : str
         `self` for text that the model generates, or the path of a UTF-8 text file, from which
         windows are taken at even distances.
+    prefix : Prefix
+        The tokens that every window begins with.
     progress : Progress
         Is told how many tokens have been generated.
 
@@ -51,16 +58,18 @@ def calibration_text(source: ModelDirectory, text: str, progress: Progress) -> T
     """
     files = open_files(source)
     context = min(CONTEXT, files.max_positions or CONTEXT)
+    before = prefix.tokens
+    check_tokens(files, np.asarray(before, np.int64))
     if text == SELF:
-        model = load_model(source)
-        return sample_text(model, files.tokenizer, N_WINDOWS, context, progress=progress)
+        shape, model = (N_WINDOWS, context), load_model(source)
+        return sample_text(model, files.tokenizer, *shape, prefix=before, progress=progress)
     expected = f"a text file, a directory of isotone calibrate, or '{SELF}'"
     tokens = encode(files.tokenizer, read_text_file(Path(text), expected))
     check_tokens(files, tokens)
-    context = min(context, len(tokens) // 2)
-    if context < _SHORTEST:
+    context = min(context, len(tokens) // 2 + len(before))
+    if context < _SHORTEST + len(before):
         raise InputError(
             f"{text}: has {len(tokens)} tokens; expected {2 * _SHORTEST} or more, or '{SELF}' for "
             "text that the model writes"
         )
-    return spread_windows(tokens, context, N_WINDOWS)
+    return spread_windows(tokens, context, N_WINDOWS, before)

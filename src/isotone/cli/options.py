@@ -56,6 +56,14 @@ Context = Annotated[int, typer.Option(metavar="N", help="Length of a window, in 
 Windows = Annotated[
     int, typer.Option(metavar="N", help="Number of windows, taken from the start of the text.")
 ]
+Bos = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|yes|no",
+        help="Begin every window with a beginning-of-sequence token: as the tokenizer does (auto), "
+        "in any case (yes), or never (no).",
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(

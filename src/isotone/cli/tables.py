@@ -8,6 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from isotone.cli.console import size
+from isotone.models.prefix import shown
 from isotone.pipeline.summary import CompressSummary
 
 _MOST_NAMES = 3
@@ -56,6 +57,8 @@ def summary_table(summary: CompressSummary) -> Table:
         "size before": size(summary.source_bytes),
         "size after": _size_after(summary),
     }
+    if summary.calibration is not None and "bos" in summary.calibration:
+        rows["calibration windows begin with"] = shown(summary.calibration["bos"])
     if summary.base_bytes:
         rows["changed"] = f"{summary.n_changed:,} tensors; all else is in the base"
     if summary.skipped:

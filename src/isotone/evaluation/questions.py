@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeGuard
 
 from isotone.errors import InputError
+from isotone.models.text import decoded
 
 SUFFIX = ".jsonl"
 
@@ -45,7 +46,7 @@ def read_questions(path: Path) -> list[Question]:
         question with at least two choices, none of them empty.
     """
     try:
-        lines = path.read_text("utf-8").split("\n")  # splitlines would cut at U+2028 too
+        lines = decoded(path.read_bytes()).split("\n")  # splitlines would cut at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InputError(f"{path}: cannot be read as questions: {reason}") from error

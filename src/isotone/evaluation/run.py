@@ -18,6 +18,7 @@ from isotone.evaluation.tasks import Scores, prepare_tasks, run_tasks
 from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
 from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
+from isotone.models.prefix import AUTO, Prefix, check_same_prefix, find_prefix
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 
@@ -44,7 +45,10 @@ class Evaluation:
     n_windows : int, optional
         The number of windows that was scored: fewer where the text ends before.
     n_tokens : int, optional
-        The number of scored tokens: all but the first of each window.
+        The number of scored tokens: all of the text's in each window, but its very first token
+        where no prefix predicts it.
+    bos : tuple of str, optional
+        The tokens that every window began with, as the tokenizer writes them; empty for none.
     loss, loss_standard_error : float, optional
         The mean of -log p(token), in nats.
     perplexity, perplexity_standard_error : float, optional
@@ -83,6 +87,7 @@ class Evaluation:
     n_windows_asked: int
     n_windows: int | None = None
     n_tokens: int | None = None
+    bos: tuple[str, ...] | None = None
     loss: float | None = None
     loss_standard_error: float | None = None
     perplexity: float | None = None
@@ -116,6 +121,7 @@ def evaluate(
     windows: int = 8,
     reference: str | Path | None = None,
     tasks: Sequence[str | Path] = (),
+    bos: str = AUTO,
     dtype: str = "float32",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -135,7 +141,12 @@ def evaluate(
     reference : str or Path, optional
         A model whose predictions on the text are compared with; it must have the same vocabulary.
     tasks : sequence of str or Path
-        Names that lm-eval knows, and .jsonl files of questions.
+        Names that lm-eval knows, and .jsonl files of questions. lm-eval follows the tokenizer's
+        rule, whatever `bos` is.
+    bos : str
+        What every window of the text begins with: `auto` for the tokens that the tokenizer puts
+        before every text, `yes` for the beginning-of-sequence token even where it puts none, or
+        `no`.
     dtype : str
         `float32`, `bfloat16`, `float16`, or `auto` for the dtype of the files.
     device : str
@@ -169,18 +180,18 @@ def evaluate(
     >>> print(found.perplexity, found.kl, found.top1_agreement)  # doctest: +SKIP
     """
     started = time.monotonic()
-    _check_request(text, reference, tasks)
+    _check_request(text, reference, tasks, bos)
     progress = progress or Silent()
     prepared = prepare_tasks(tasks) if tasks else None
     files = open_files(model)
     other = open_files(reference) if reference is not None else None
-    tokens = _windows(files, other, text, context, windows) if text is not None else None
+    asked = None if text is None else _windows(files, other, text, context, windows, bos)
     progress.begin(f"loading {files.directory.name}", 0)
     loaded = load_model(files, dtype=dtype, device=device)
     measured: dict[str, Any] = {}
-    if tokens is not None:
+    if asked is not None:
         expected = load_model(other, dtype=dtype, device=device) if other else None
-        measured = _measure(loaded, expected, tokens, progress)
+        measured = _measure(loaded, expected, *asked, progress)
         del expected  # The tasks need the memory more.
     if prepared is not None:
         measured["tasks"] = run_tasks(prepared, files, loaded, progress)
@@ -197,40 +208,57 @@ def evaluate(
 
 
 def _check_request(
-    text: str | Path | None, reference: str | Path | None, tasks: Sequence[str | Path]
+    text: str | Path | None, reference: str | Path | None, tasks: Sequence[str | Path], bos: str
 ) -> None:
     if text is None and not tasks:
         raise InputError("nothing to measure: give a text, tasks, or both")
     if text is None and reference is not None:
         raise InputError("a reference is compared on a text; give one, or leave the reference out")
+    if text is None and bos != AUTO:
+        raise InputError(
+            f"bos is {bos!r}, and tasks follow the tokenizer's own rule; give a text, or leave bos "
+            "out"
+        )
 
 
 def _windows(
-    files: ModelFiles, other: ModelFiles | None, text: str | Path, context: int, windows: int
-) -> Tokens:
-    """Return the windows [n, context] of the text, checked against both models."""
-    check_context(files, context, f"context {context}")
+    files: ModelFiles,
+    other: ModelFiles | None,
+    text: str | Path,
+    context: int,
+    windows: int,
+    bos: str,
+) -> tuple[Tokens, Prefix]:
+    """Return the windows [n, context] of the text and what they begin with.
+
+    Both are checked against both models.
+    """
     if other is not None:
         check_same_vocabulary(files, other)
-        check_context(other, context, f"context {context}")
-    tokens = cut_windows(encode(files.tokenizer, read_text(text)), context, windows, str(text))
+        check_same_prefix(files, other, bos)
+    for model in filter(None, (files, other)):
+        check_context(model, context, f"context {context}")
+    encoded, prefix = encode(files.tokenizer, read_text(text)), find_prefix(files, bos)
+    tokens = cut_windows(encoded, context, windows, str(text), prefix.tokens)
     check_tokens(files, tokens)
-    return tokens
+    return tokens, prefix
 
 
 def _measure(
     model: PreTrainedModel,
     reference: PreTrainedModel | None,
     windows: Tokens,
+    prefix: Prefix,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return what one pass over the windows gives, as fields of Evaluation."""
     started = time.monotonic()
-    fields: dict[str, Any] = {"n_windows": len(windows)}
+    fields: dict[str, Any] = {"n_windows": len(windows), "bos": prefix.names}
+    how: dict[str, Any] = {"n_prefix": len(prefix), "progress": progress}
     if reference is None:
-        losses = score(model, windows, progress=progress)
+        losses = score(model, windows, **how)
     else:
-        comparison = compare(model, reference, windows, progress=progress)
+        comparison = compare(model, reference, windows, **how)
         losses = comparison.loss
         summary = divergence(comparison)
         for name, value in vars(summary).items():

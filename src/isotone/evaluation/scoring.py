@@ -34,17 +34,23 @@ def score(
     model: PreTrainedModel,
     windows: Tokens,
     *,
+    n_prefix: int = 0,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Return the loss of tokens 2 to C of each window under a causal language model.
+    """Return the loss of the text's tokens in each window under a causal language model.
+
+    The first token of a window is not scored, since nothing predicts it, and no token of a prefix
+    is (see `isotone.models.prefix`): of a window of C tokens the last C - max(1, n_prefix) are.
 
     Parameters
     ----------
     model : PreTrainedModel
         The model to run, where its weights are.
     windows : int64 array, `[n, C]`
-        The tokens to score, at least two in a window.
+        The tokens to run, at least one of them to be scored in each window.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
     batch : int, optional
         The number of windows in a forward pass; by default as many as surely fit in memory.
     progress : Progress, optional
@@ -52,7 +58,7 @@ def score(
 
     Returns
     -------
-    float64 array, `[n * (C - 1)]`
+    float64 array, `[n * (C - max(1, n_prefix))]`
         -log p(token) in nats, window after window.
 
     Raises
@@ -64,8 +70,8 @@ def score(
     size = batch or batch_size(model, windows.shape[1])
     for tokens in _batches(windows, size, "scoring", progress):
         with scoring_mode(model):
-            logits = logits_of(model, tokens)
-            for rows, wanted in scored_rows(logits, tokens):
+            logits = text_part(logits_of(model, tokens), n_prefix)
+            for rows, wanted in scored_rows(logits, text_part(tokens, n_prefix)):
                 losses.append(token_losses(torch.log_softmax(rows, -1), wanted).cpu())
             del logits, rows
     return _finite(torch.cat(losses).numpy().astype(np.float64))
@@ -76,10 +82,11 @@ def compare(
     reference: PreTrainedModel,
     windows: Tokens,
     *,
+    n_prefix: int = 0,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> TokenComparison:
-    """Score tokens 2 to C of each window with a model and a reference, in one pass.
+    """Score the tokens that `score` does with a model and a reference, in one pass.
 
     Parameters
     ----------
@@ -88,7 +95,9 @@ def compare(
     reference : PreTrainedModel
         The model whose predictions are taken as right, with the same vocabulary.
     windows : int64 array, `[n, C]`
-        The tokens to score, at least two in a window.
+        The tokens to run, at least one of them to be scored in each window.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
     batch : int, optional
         The number of windows in a forward pass; by default as many as surely fit in memory.
     progress : Progress, optional
@@ -97,7 +106,7 @@ def compare(
     Returns
     -------
     TokenComparison
-        The figures of all n * (C - 1) scored tokens.
+        The figures of all scored tokens.
 
     Raises
     ------
@@ -112,8 +121,9 @@ def compare(
     size = batch or batch_size(model, windows.shape[1], n_models=2)
     for tokens in _batches(windows, size, "comparing", progress):
         with scoring_mode(model), scoring_mode(reference):
-            expected = expect(logits_of(reference, tokens), tokens)
-            logits = logits_of(model, tokens)
+            text = text_part(tokens, n_prefix)
+            expected = expect(text_part(logits_of(reference, tokens), n_prefix), text)
+            logits = text_part(logits_of(model, tokens), n_prefix)
             if logits.shape != expected.log_probabilities.shape:
                 raise InputError(
                     f"the model has logits over {logits.shape[-1]} tokens and the reference over "
@@ -191,6 +201,24 @@ def logits_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
         The logits, on the model's device and in its dtype.
     """
     return model(input_ids=tokens.to(model.device), use_cache=False).logits
+
+
+def text_part(values: torch.Tensor, n_prefix: int) -> torch.Tensor:
+    """Return what belongs to the text, and to the last token before it, which predicts it.
+
+    Parameters
+    ----------
+    values : tensor, `[B, C, ...]`
+        The tokens of windows, or what a model gives for each of them.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
+
+    Returns
+    -------
+    tensor, `[B, C - max(0, n_prefix - 1), ...]`
+        A view; all of it for a prefix of one token or none.
+    """
+    return values[:, max(0, n_prefix - 1) :]
 
 
 def _batches(

@@ -20,6 +20,7 @@ from isotone.healing.settings import HealSettings
 from isotone.healing.text import MOST_HELD_OUT, HealingText, split
 from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
 from isotone.models.language_model.files import ModelFiles, open_files
+from isotone.models.prefix import AUTO, Prefix, check_same_prefix, find_prefix
 from isotone.models.sampling import sample_text
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
@@ -54,6 +55,8 @@ class HealingInputs:
         SHA-256 of the text to train on and of the one to judge by.
     context : int
         The number of tokens in a window.
+    prefix : Prefix
+        The tokens that every window begins with.
     """
 
     files: ModelFiles
@@ -64,6 +67,7 @@ class HealingInputs:
     held_out: Tokens | None
     texts: tuple[str | None, str | None]
     context: int
+    prefix: Prefix
 
     @classmethod
     def open(
@@ -73,6 +77,7 @@ class HealingInputs:
         text: str | Path,
         held_out: str | Path | None,
         context: int,
+        bos: str = AUTO,
     ) -> Self:
         """Open and check everything that can be checked without reading weights.
 
@@ -88,6 +93,8 @@ class HealingInputs:
             A UTF-8 file or `builtin`, to judge by.
         context : int
             The number of tokens in a window, at least 2.
+        bos : str
+            What every window begins with: `auto`, `yes` or `no`.
 
         Returns
         -------
@@ -105,18 +112,21 @@ class HealingInputs:
         if files.clustered is None:
             raise InputError(f"{directory}: is dense; expected what isotone compress wrote")
         dense = None if teacher is None else open_files(teacher)
-        _check_models(files, dense, context)
+        _check_models(files, dense, context, bos)
+        prefix = find_prefix(files, bos)
+        check_tokens(files, np.asarray(prefix.tokens, np.int64))
         _check_texts(text, held_out, has_teacher=dense is not None)
         held, held_digest = None, None
         if held_out is not None:
             tokens, held_digest = _encoded(files, held_out)
-            held = cut_windows(tokens, context, MOST_HELD_OUT, str(held_out))
+            held = cut_windows(tokens, context, MOST_HELD_OUT, str(held_out), prefix.tokens)
         windows, digest = None, None
         if str(text) != SELF:
             tokens, digest = _encoded(files, text)
-            windows = split(tokens, context, str(text), held)
+            windows = split(tokens, context, str(text), held, prefix.tokens)
         texts = (digest, held_digest)
-        return cls(files, files.clustered, dense, Path(text).name, windows, held, texts, context)
+        name = Path(text).name
+        return cls(files, files.clustered, dense, name, windows, held, texts, context, prefix)
 
     def refuse_inside(self, out: Path) -> None:
         """Raise InputError if a result would be written over a model or a base, or into one.
@@ -142,6 +152,8 @@ class HealingInputs:
             "held_out": self.texts[1],
             "context": self.context,
         }
+        if self.prefix:  # Without one the job is that of a version that knew none.
+            identity["bos"] = list(self.prefix.names)
         if self.teacher is not None:
             weights = sorted(self.teacher.directory.glob("*.safetensors"))
             identity["teacher"] = files_identity(weights)
@@ -156,6 +168,7 @@ class HealingInputs:
             "text_hash": self.texts[0],
             "held_out_hash": self.texts[1],
             "context": self.context,
+            "bos": list(self.prefix.names),
         }
 
     def all_windows(
@@ -195,21 +208,22 @@ class HealingInputs:
         shape = (min(MOST_SAMPLES, settings.steps * settings.batch) + n_held, self.context)
         path = staging.directory / _SAMPLES
         if not path.exists():
-            tokens = sample_text(
-                teacher, self.files.tokenizer, *shape, seed=settings.seed, progress=progress
-            )
+            how: dict[str, Any] = {"seed": settings.seed, "progress": progress}
+            how["prefix"] = self.prefix.tokens
+            tokens = sample_text(teacher, self.files.tokenizer, *shape, **how)
             buffer = io.BytesIO()
             np.save(buffer, tokens)
             with writing(staging.out):
                 staging.write(_SAMPLES, buffer.getvalue())
         sampled = _read_samples(path, shape)
         held_out = sampled[:n_held] if self.held_out is None else self.held_out
-        return HealingText(sampled[n_held:], held_out)
+        return HealingText(sampled[n_held:], held_out, len(self.prefix))
 
 
-def _check_models(files: ModelFiles, teacher: ModelFiles | None, context: int) -> None:
+def _check_models(files: ModelFiles, teacher: ModelFiles | None, context: int, bos: str) -> None:
     if teacher is not None:
         check_same_vocabulary(files, teacher)
+        check_same_prefix(files, teacher, bos)
     if context < 2:
         raise InputError(f"context {context}: expected 2 tokens or more")
     for model in filter(None, (files, teacher)):

@@ -45,6 +45,8 @@ class Healing:
         How many neighbouring centroids crossed, or would have crossed without their order.
     looks : tuple of Validation
         All validations on the held-out text. The name is that of the key in JSON.
+    bos : tuple of str
+        The tokens that every window began with, as the tokenizer writes them; empty for none.
     output_bytes : int
         The size of what was written.
     training_seconds : float
@@ -65,12 +67,13 @@ class Healing:
     best_step: int
     crossings: CrossingCount
     looks: tuple[Validation, ...]
+    bos: tuple[str, ...]
     output_bytes: int
     training_seconds: float
     seconds: float
 
 
-def healing_of(training: Training, final: Validation | None) -> Healing:
+def healing_of(training: Training, final: Validation | None, bos: tuple[str, ...]) -> Healing:
     """Return the result of a training that has ended, before anything is written.
 
     Parameters
@@ -79,6 +82,8 @@ def healing_of(training: Training, final: Validation | None) -> Healing:
         The training.
     final : Validation, optional
         A validation of what will be written, where that is not quite the best of the training.
+    bos : tuple of str
+        The tokens that every window began with.
 
     Returns
     -------
@@ -102,6 +107,7 @@ def healing_of(training: Training, final: Validation | None) -> Healing:
         best_step=best.step,
         crossings=training.crossings,
         looks=tuple(state.validations),
+        bos=bos,
         output_bytes=0,
         training_seconds=state.seconds,
         seconds=0.0,

@@ -28,6 +28,7 @@ from isotone.healing.text import HealingText
 from isotone.healing.trainable import Trainable, check_parts, open_for_training
 from isotone.healing.training import DivergedError, Training, ValidationListener
 from isotone.models.language_model.load import DTYPES, load_model
+from isotone.models.prefix import AUTO
 from isotone.pipeline.summary import tree_bytes
 
 _STATE = ".training.pt"
@@ -44,6 +45,7 @@ def heal(
     order: str = "keep",
     settings: HealSettings | None = None,
     context: int = 512,
+    bos: str = AUTO,
     dtype: str = "float32",
     device: str = "cpu",
     gradient_checkpointing: bool = False,
@@ -79,6 +81,9 @@ def heal(
         The numbers of steps, the learning rate and the seed.
     context : int
         The number of tokens in a window, at least 2.
+    bos : str
+        What every window begins with, and what the teacher writes: `auto`, `yes` or `no`, as
+        `isotone.evaluate` takes it.
     dtype : str
         The dtype of everything that is not trained: `float32`, `bfloat16`, or `auto` for the dtype
         of the files. What is trained is float32.
@@ -124,7 +129,7 @@ def heal(
     settings, progress = settings or HealSettings(), progress or Silent()
     settings.check()
     _check_dtype(dtype, device)
-    inputs = HealingInputs.open(directory, teacher, text, held_out, context)
+    inputs = HealingInputs.open(directory, teacher, text, held_out, context, bos)
     check_parts(inputs.clustered.manifest, train, order)
     inputs.refuse_inside(Path(out))
     options = _Options(tuple(train), order, dtype, gradient_checkpointing, full)
@@ -244,7 +249,7 @@ class _Run:
             if staging is not None:
                 staging.discard()
             raise
-        return healing_of(training, final)
+        return healing_of(training, final, self.inputs.prefix.names)
 
     def _write(self, trainable: Trainable, result: Healing, staging: Staging) -> None:
         record = self._arguments | self.inputs.record() | {"looks": recorded(result.looks)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,13 @@ class HealingText:
         The windows that are trained on.
     held_out : int64 array, `[m, context]`
         The windows of each validation; none of them is trained on.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
     """
 
     training: Tokens
     held_out: Tokens
+    n_prefix: int = 0
 
     def batch(self, step: int, size: int, seed: int) -> Tokens:
         """Return the windows of a step: all come in a random order, then all in another one.
@@ -53,7 +57,13 @@ class HealingText:
         return np.stack(chosen)
 
 
-def split(tokens: Tokens, context: int, name: str, held_out: Tokens | None = None) -> HealingText:
+def split(
+    tokens: Tokens,
+    context: int,
+    name: str,
+    held_out: Tokens | None = None,
+    prefix: Sequence[int] = (),
+) -> HealingText:
     """Cut a text into windows, and hold the last of them out.
 
     Parameters
@@ -67,6 +77,8 @@ def split(tokens: Tokens, context: int, name: str, held_out: Tokens | None = Non
     held_out : int64 array, `[m, context]`, optional
         Windows of another text to judge by. Without them the last tenth of this one is held out,
         at most `MOST_HELD_OUT` windows.
+    prefix : sequence of int
+        The token ids that every window begins with.
 
     Returns
     -------
@@ -78,13 +90,14 @@ def split(tokens: Tokens, context: int, name: str, held_out: Tokens | None = Non
     InputError
         If too little is left to train on.
     """
-    windows = windows_of(tokens, context)
+    windows = windows_of(tokens, context, prefix)
     n = len(windows)
     n_held = 0 if held_out is not None else min(MOST_HELD_OUT, max(1, n // 10))
     if n - n_held < 1:
+        length = context - len(prefix)
         raise InputError(
-            f"{name}: has {len(tokens)} tokens; expected {(n_held + 1) * context} or more, windows "
+            f"{name}: has {len(tokens)} tokens; expected {(n_held + 1) * length} or more, windows "
             f"of {context} to train on and to hold out; give a longer text or a smaller context"
         )
     held = windows[n - n_held :] if held_out is None else held_out
-    return HealingText(windows[: n - n_held], held)
+    return HealingText(windows[: n - n_held], held, len(prefix))

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from isotone.engine.progress import Progress
 from isotone.errors import FormatError, InputError
+from isotone.evaluation.scoring import text_part
 from isotone.healing.loss import cross_entropy, training_loss
 from isotone.healing.order import CrossingCount, CrossingCounter
 from isotone.healing.processes import own_windows, share_gradients, summed
@@ -140,7 +141,7 @@ class Training:
         batch = self._text.batch(self.state.step, self._settings.batch, self._settings.seed)
         total = torch.zeros((), device=self._device)
         for window in own_windows(self._accelerator, batch, self._device):
-            loss = training_loss(*self._predictions(window), window) / len(batch)
+            loss = training_loss(*self._predictions(window)) / len(batch)
             self._accelerator.backward(loss)
             total += loss.detach()
         share_gradients(self._accelerator, self._parameters, self._crossings.gradients())
@@ -246,19 +247,26 @@ class Training:
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _judged(self, window: torch.Tensor) -> torch.Tensor:
         """Return the trained loss, and the text's cross-entropy for student and teacher: [3]."""
-        logits, expected = self._predictions(window)
-        entropy = cross_entropy(logits, window)
-        other = entropy if expected is None else cross_entropy(expected, window)
-        return torch.stack([training_loss(logits, expected, window), entropy, other]).double()
+        logits, expected, tokens = self._predictions(window)
+        entropy = cross_entropy(logits, tokens)
+        other = entropy if expected is None else cross_entropy(expected, tokens)
+        return torch.stack([training_loss(logits, expected, tokens), entropy, other]).double()
 
-    def _predictions(self, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the logits of student and teacher [1, C, vocabulary] over a window [1, C]."""
+    def _predictions(
+        self, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Return the logits of student and teacher over the text of a window, and its tokens.
+
+        These are [1, n, vocabulary] and [1, n] for a window [1, C]; see `text_part`.
+        """
+        n_prefix, expected = self._text.n_prefix, None
         with self._accelerator.autocast():
             logits = self._student(input_ids=window, use_cache=False).logits
-            if self._teacher is None:
-                return logits, None
-            with torch.no_grad():
-                return logits, self._teacher(input_ids=window, use_cache=False).logits
+            if self._teacher is not None:
+                with torch.no_grad():
+                    whole = self._teacher(input_ids=window, use_cache=False).logits
+                    expected = text_part(whole, n_prefix)
+        return text_part(logits, n_prefix), expected, text_part(window, n_prefix)
 
     def _put(self, values: list[torch.Tensor]) -> None:
         with torch.no_grad():

@@ -1,9 +1,10 @@
 """Text that a model writes by itself, for work that needs typical inputs where there is no data.
 
-Each sequence begins with a token drawn uniformly from the vocabulary, so that sequences differ in
-subject. It goes on at temperature 1 from the model's whole distribution, so that sequences are what
-the model takes for likely: the data-free method of LLM-QAT [1]_, whose authors found that taking
-the likeliest token each time makes texts repeat themselves.
+Each sequence begins with the tokenizer's prefix, if there is one (see `isotone.models.prefix`), and
+a token drawn uniformly from the vocabulary, so that sequences differ in subject. It goes on at
+temperature 1 from the model's whole distribution, so that sequences are what the model takes for
+likely: the data-free method of LLM-QAT [1]_, whose authors found that taking the likeliest token
+each time makes texts repeat themselves.
 
 References
 ----------
@@ -13,7 +14,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +42,7 @@ def sample_text(
     n_sequences: int,
     length: int,
     *,
+    prefix: Sequence[int] = (),
     temperature: float = 1.0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -55,11 +57,13 @@ def sample_text(
     model : transformers.PreTrainedModel
         The model. On the CPU it computes in float32 meanwhile.
     tokenizer : transformers.PreTrainedTokenizerBase
-        Says which tokens are special; none of those begins a sequence.
+        Says which tokens are special; none of those is drawn as the first of a sequence.
     n_sequences : int
         The number of sequences.
     length : int
-        The number of tokens in each, 2 or more.
+        The number of tokens in each, at least two more than in the prefix.
+    prefix : sequence of int
+        The token ids that every sequence begins with; they count to its length.
     temperature : float
         Divides the logits; above 0.
     seed : int
@@ -84,13 +88,14 @@ def sample_text(
     """
     progress = progress or Silent()
     n_at_once = min(_MOST_AT_ONCE, max(1, _CACHE_BYTES // _cache_bytes(model, length)))
-    starts = _starts(tokenizer, model, n_sequences, seed)
-    progress.begin("the model writes text", n_sequences * (length - 1), "tokens")
+    starts = _starts(tokenizer, model, n_sequences, prefix, seed)
+    n_new = length - starts.shape[1]
+    progress.begin("the model writes text", n_sequences * n_new, "tokens")
     drawn = []
     with _in_float32(model), torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         for first in starts.split(n_at_once):
-            drawn.append(_continue(model, first.to(model.device), length, temperature, progress))
+            drawn.append(_continue(model, first.to(model.device), n_new, temperature, progress))
     return np.concatenate(drawn)
 
 
@@ -116,16 +121,16 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _continue(
-    model: Any, starts: torch.Tensor, length: int, temperature: float, progress: Progress
+    model: Any, starts: torch.Tensor, n_new: int, temperature: float, progress: Progress
 ) -> NDArray[np.int64]:
-    """Continue the first tokens [n, 1] to sequences [n, length]."""
+    """Continue the first tokens [n, m] to sequences [n, m + n_new]."""
     # transformers fills what is not given from the model's own settings: penalties, for example.
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         tokens = model.generate(
             input_ids=starts,
             attention_mask=torch.ones_like(starts),
-            max_new_tokens=length - 1,
+            max_new_tokens=n_new,
             do_sample=True,
             temperature=temperature,
             top_k=0,
@@ -156,13 +161,22 @@ class _Ticks(StoppingCriteria):  # type: ignore[misc]
 
 
 def _starts(
-    tokenizer: PreTrainedTokenizerBase, model: Any, n_sequences: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    n_sequences: int,
+    prefix: Sequence[int],
+    seed: int,
 ) -> torch.Tensor:
-    """Draw the first token of each sequence, [n, 1], from the tokens that are not special."""
+    """Return how sequences begin, [n, m]: the prefix, and a token that is drawn.
+
+    It is drawn from the tokens that are not special.
+    """
     size = min(len(tokenizer), int(model.config.get_text_config().vocab_size))
     ordinary = np.setdiff1d(np.arange(size), tokenizer.all_special_ids)
     generator = np.random.default_rng(seed)
-    return torch.from_numpy(generator.choice(ordinary, n_sequences)).unsqueeze(-1)
+    drawn = torch.from_numpy(generator.choice(ordinary, n_sequences)).unsqueeze(-1)
+    before = torch.tensor([prefix], dtype=torch.int64).expand(n_sequences, -1)
+    return torch.cat([before, drawn], 1)
 
 
 def _cache_bytes(model: Any, length: int) -> int:

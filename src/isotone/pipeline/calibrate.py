@@ -14,7 +14,12 @@ from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, runnable
-from isotone.pipeline.calibrated.open_statistics import collect_statistics, identity_of
+from isotone.models.prefix import AUTO
+from isotone.pipeline.calibrated.open_statistics import (
+    calibration_prefix,
+    collect_statistics,
+    identity_of,
+)
 from isotone.pipeline.summary import peak_rss_bytes, tree_bytes
 from isotone.plan.job import plan_job
 from isotone.plan.settings import Selection
@@ -32,6 +37,8 @@ class CalibrateSummary:
         `self`, or the path of the text file.
     n_tokens : int
         The number of tokens that ran through the model.
+    bos : tuple of str
+        The tokens that every window began with, as the tokenizer writes them; empty for none.
     whole_model : str or None
         Why the whole model was in memory at once; None if one layer at a time was.
     output_bytes : int
@@ -44,6 +51,7 @@ class CalibrateSummary:
 
     text: str
     n_tokens: int
+    bos: tuple[str, ...]
     whole_model: str | None
     output_bytes: int
     seconds: float
@@ -57,6 +65,7 @@ def calibrate(
     text: str | Path = SELF,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    bos: str = AUTO,
     progress: Progress | None = None,
 ) -> CalibrateSummary:
     """Collect the statistics that `compress` takes as `calibrate=out`.
@@ -78,6 +87,9 @@ def calibrate(
         Globs of tensor names: only matrices that match one of them.
     exclude : sequence of str, optional
         Globs of tensor names: no matrices that match one of them.
+    bos : str
+        What every window begins with: `auto` for the tokens that the tokenizer puts before every
+        text, `yes` for the beginning-of-sequence token even where it puts none, or `no`.
     progress : Progress, optional
         Is told how far the work has come.
 
@@ -117,13 +129,16 @@ def calibrate(
     refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
     clustered = plan_job(source, selection).clustered
-    job = {"source": source.identity(), "by": identity_of(text), "globs": [include, exclude]}
+    prefix = calibration_prefix(source, bos)
+    by = identity_of(text, prefix)
+    job = {"source": source.identity(), "by": by, "globs": [include, exclude]}
     _begin(out, json.dumps(job, sort_keys=True))
     with writing(out):
-        collect_statistics(source, clustered, text, out, progress or Silent())
+        collect_statistics(source, clustered, text, prefix, out, progress or Silent())
     return CalibrateSummary(
         text=str(text),
         n_tokens=int(load_array(text_file(out)).size),
+        bos=prefix.names,
         whole_model=Statistics.open(out).about.get("whole_model"),
         output_bytes=tree_bytes(out),
         seconds=time.monotonic() - started,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
 from isotone.models.open_source import open_source, refuse_quantized
+from isotone.models.prefix import AUTO, Prefix
 from isotone.pipeline.allocate.importance import Importance, SharedLambda
 from isotone.pipeline.allocate.rate_probe import rate_probe
 from isotone.pipeline.allocate.rate_search import lambda_for
@@ -31,7 +33,11 @@ from isotone.pipeline.calibrated.fallbacks import (
     restore_fallbacks,
 )
 from isotone.pipeline.calibrated.fitter import CalibratedFitter
-from isotone.pipeline.calibrated.open_statistics import identity_of, open_statistics
+from isotone.pipeline.calibrated.open_statistics import (
+    calibration_prefix,
+    identity_of,
+    open_statistics,
+)
 from isotone.pipeline.calibrated.rate_search import calibrated_lambda
 from isotone.pipeline.summary import CompressSummary, summarise
 from isotone.pipeline.write.shards import assemble, compress_shards
@@ -55,6 +61,7 @@ def compress(
     exclude: Sequence[str] = (),
     settings: Sequence[str] = (),
     calibrate: str | Path | None = None,
+    bos: str = AUTO,
     workers: int | None = None,
     engine: Engine | None = None,
     overwrite: bool = False,
@@ -104,6 +111,8 @@ def compress(
         Weigh errors by what they do to the model's predictions, which is measured by running it:
         on text that it generates itself (`self`), on the text of a file, or, with the path of a
         directory that `isotone.calibrate` wrote, on the text of that directory.
+    bos : str
+        What every window of that text begins with, as `isotone.calibrate` takes it.
     workers : int, optional
         The number of threads; by default the cores that this process may use.
     engine : Engine, optional
@@ -151,16 +160,31 @@ def compress(
         settings=settings,
     )
     engine = engine or LocalEngine(n_threads=worker_count(workers))
-    source = _open(model, out)
-    plan = plan_job(source, selection)
-    job = _job(source, selection, target, settings, calibrate)
+    plan = plan_job(_open(model, out), selection)
+    by = _calibration(plan.source, calibrate, bos)
+    job = _job(plan.source, selection, target, settings, by)
     with open_staging(out, job, overwrite=overwrite) as staging:
         steps = _Compression(plan, staging, engine, progress or Silent())
-        if calibrate is not None:
-            steps.calibrate(calibrate)
+        steps.calibrate(by)
         steps.spend_bits(target)
         steps.write(job)
     return summarise(out, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """The text or the statistics to calibrate by, and what the windows of the text begin with."""
+
+    by: str | Path
+    prefix: Prefix
+
+
+def _calibration(source: Source, by: str | Path | None, bos: str) -> _Calibration | None:
+    if by is not None:
+        return _Calibration(by, calibration_prefix(source, bos))
+    if bos != AUTO:
+        raise InputError(f"bos is {bos!r}, and only calibrating runs a text; give calibrate too")
+    return None
 
 
 def _open(model: str | Path, out: str | Path) -> Source:
@@ -175,10 +199,11 @@ def _job(
     selection: Selection,
     target: float | None,
     settings: Sequence[str],
-    calibrate: str | Path | None,
+    calibration: _Calibration | None,
 ) -> dict[str, Any]:
     """Return what makes a job the same as an earlier one, as JSON."""
     own_method = selection.settings.method_name
+    by = None if calibration is None else identity_of(calibration.by, calibration.prefix)
     return {
         "isotone": version("isotone"),
         "arguments": {
@@ -190,7 +215,7 @@ def _job(
             "include": list(selection.include),
             "exclude": list(selection.exclude),
             "set": list(settings),
-            **({} if calibrate is None else {"calibrate": identity_of(calibrate)}),
+            **({} if by is None else {"calibrate": by}),
         },
         "source": source.identity(),
     }
@@ -204,11 +229,14 @@ class _Compression:
         self._engine, self._progress = engine, progress
         self._fitter: CalibratedFitter | None = None
 
-    def calibrate(self, by: str | Path) -> None:
-        """Open the statistics to calibrate by, which are collected first if there are none yet."""
+    def calibrate(self, calibration: _Calibration | None) -> None:
+        """Open the statistics to calibrate by, if any, and collect them first where need be."""
+        if calibration is None:
+            return
         source, clustered = self._plan.source, self._plan.clustered
         try:
-            statistics = open_statistics(source, clustered, by, self._staging, self._progress)
+            given = (calibration.by, calibration.prefix, self._staging, self._progress)
+            statistics = open_statistics(source, clustered, *given)
             self._fitter = CalibratedFitter.of(source, statistics, clustered)
         except IsotoneError:  # the model cannot run, or the text is no text: nothing to resume
             self._staging.discard()

@@ -25,6 +25,7 @@ from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.evaluation.tasks import prepare_tasks
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import ModelFiles, open_files
+from isotone.models.prefix import AUTO, Prefix, find_prefix
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 from isotone.pipeline.compress import compress
 from isotone.study.edits import EDITS
@@ -66,6 +67,7 @@ class StudyInputs:
         dtype: str,
         device: str,
         progress: Progress,
+        bos: str = AUTO,
     ) -> Self:
         """Open and check everything that a study starts from.
 
@@ -83,6 +85,8 @@ class StudyInputs:
             What the model will run in and on.
         progress : Progress
             Told while the model is hashed.
+        bos : str
+            What every window begins with: `auto`, `yes` or `no`, as `isotone.evaluate` takes it.
 
         Returns
         -------
@@ -103,7 +107,8 @@ class StudyInputs:
         files = replace(files, directory=files.directory.absolute())
         if files.clustered is not None:
             plan = replace(plan, grids=tuple(replace(grid, k=None) for grid in plan.grids))
-        windows, digest = _windows(files, plan, text)
+        prefix = find_prefix(files, bos)
+        windows, digest = _windows(files, plan, text, prefix)
         provenance = Provenance(
             model=files.directory.resolve().name if Path(model).is_dir() else str(model),
             model_hash=_digest(files, progress),
@@ -119,6 +124,7 @@ class StudyInputs:
             torch=torch.__version__,
             transformers=version("transformers"),
             numpy=np.__version__,
+            bos=prefix.names,
         )
         return cls(files, plan, windows, provenance)
 
@@ -220,12 +226,12 @@ def drop_clusterings(results: Path) -> None:
     shutil.rmtree(results / _CLUSTERINGS, ignore_errors=True)
 
 
-def _windows(files: ModelFiles, plan: Plan, text: str | Path) -> tuple[Tokens, str]:
+def _windows(files: ModelFiles, plan: Plan, text: str | Path, prefix: Prefix) -> tuple[Tokens, str]:
     """Return the windows of the text, checked against the model, and the text's hash."""
     check_context(files, plan.context, f"context {plan.context}")
     content = read_text(text)
     tokens = encode(files.tokenizer, content)
-    windows = cut_windows(tokens, plan.context, plan.windows, str(text))
+    windows = cut_windows(tokens, plan.context, plan.windows, str(text), prefix.tokens)
     check_tokens(files, windows)
     return windows, text_hash(content)
 

@@ -26,7 +26,7 @@ from isotone.evaluation.comparison import (
     expect,
     joined,
 )
-from isotone.evaluation.scoring import batch_size, logits_of, scoring_mode
+from isotone.evaluation.scoring import batch_size, logits_of, scoring_mode, text_part
 from isotone.models.layers import find_layers, replaced_layers
 from isotone.models.lazy.expression import replaced
 from isotone.models.text import Tokens
@@ -39,10 +39,11 @@ _ENTRIES, _SQUARES, _SUM, _TOKENS, _LOG_GROWTH, _COSINE = range(6)
 class _Batch:
     """What the unedited model made of one batch of windows.
 
-    `outputs` has the output of each layer. `sums`, `[layers, 6]`, has what each layer adds to the
-    drift where its output is the same again.
+    `tokens` are those of the whole windows. `outputs` has the output of each layer. `sums`,
+    `[layers, 6]`, has what each layer adds to the drift where its output is the same again.
     """
 
+    tokens: torch.Tensor
     outputs: list[Any]
     expected: Expected
     sums: Any
@@ -59,6 +60,8 @@ class Passes:
         The token ids to score.
     progress : Progress, optional
         Told while the unedited model runs.
+    n_prefix : int
+        The number of tokens at the beginning of each window that are not the text's.
 
     Notes
     -----
@@ -66,10 +69,15 @@ class Passes:
     """
 
     def __init__(
-        self, model: PreTrainedModel, windows: Tokens, progress: Progress | None = None
+        self,
+        model: PreTrainedModel,
+        windows: Tokens,
+        progress: Progress | None = None,
+        *,
+        n_prefix: int = 0,
     ) -> None:
         """Run the unedited model once."""
-        self._model, self._blocks = model, find_layers(model)
+        self._model, self._blocks, self._n_prefix = model, find_layers(model), n_prefix
         progress = progress or Silent()
         progress.begin("running the unedited model", windows.size, unit="tokens")
         self._batches = []
@@ -112,7 +120,7 @@ class Passes:
                 for number in range(n_skipped, self.n_layers):
                     hook = _adding(batch.outputs[number], sums[number])
                     stack.callback(self._blocks[number].register_forward_hook(hook).remove)
-                logits = logits_of(self._model, batch.expected.tokens)
+                logits = text_part(logits_of(self._model, batch.tokens), self._n_prefix)
                 parts.append(compare_logits(logits, batch.expected))
         return joined(parts), _drift(sums)
 
@@ -123,14 +131,15 @@ class Passes:
                 hook = block.register_forward_hook(lambda *call: outputs.append(_copied(call[2])))
                 stack.callback(hook.remove)
             stack.enter_context(scoring_mode(self._model))
-            expected = expect(logits_of(self._model, tokens), tokens)
+            logits = text_part(logits_of(self._model, tokens), self._n_prefix)
+            expected = expect(logits, text_part(tokens, self._n_prefix))
             if len(outputs) != len(self._blocks):
                 raise InputError(
                     f"{type(self._model).__name__}: runs {len(outputs)} times through its "
                     f"{len(self._blocks)} layers; expected each once"
                 )
             sums = np.stack([_sums(_stream(output), _stream(output)) for output in outputs])
-        return _Batch(outputs, expected, sums)
+        return _Batch(tokens, outputs, expected, sums)
 
 
 def _giving(output: Any) -> Any:

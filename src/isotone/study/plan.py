@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from isotone.errors import InputError
+from isotone.models.text import decoded
 from isotone.study.edits import EDITS
 from isotone.study.edits.corrections import CORRECTIONS
 from isotone.study.plan_table import PlanTable
@@ -164,7 +165,7 @@ def read_plan(plan: str | Path) -> Plan:
     if path.suffix != SUFFIX:
         raise InputError(f"plan {plan}: expected a {SUFFIX} file, or one of {', '.join(shipped)}")
     try:
-        return parse_plan(path.read_text("utf-8"), path.stem, str(path))
+        return parse_plan(decoded(path.read_bytes()), path.stem, str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InputError(f"{path}: cannot be read as a plan: {reason}") from error

@@ -40,6 +40,9 @@ class Provenance:
     n_threads : int
         The threads of torch in each worker. The last digits of sums may depend on it, so it is
         recorded, but results of different numbers of threads may stand together.
+    bos : tuple of str
+        The tokens that every window begins with, as the tokenizer writes them. Records of versions
+        that knew no such tokens had none.
     """
 
     model: str
@@ -56,6 +59,7 @@ class Provenance:
     transformers: str
     numpy: str
     n_threads: int = field(compare=False)
+    bos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,7 @@ def parse_record(content: dict[str, Any]) -> StudyRecord:
         The record. An object of another kind raises KeyError or TypeError.
     """
     run: Any = content["run"]
+    provenance = content["provenance"]
     if run is not None:
         fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in run.items()}
         run = StudyRun(**fields)
@@ -221,6 +226,6 @@ def parse_record(content: dict[str, Any]) -> StudyRecord:
             "run": run,
             "keeps": tuple(content["keeps"]),
             "drift": Drift(**content["drift"]),
-            "provenance": Provenance(**content["provenance"]),
+            "provenance": Provenance(**provenance | {"bos": tuple(provenance.get("bos", ()))}),
         }
     )

@@ -13,6 +13,7 @@ from isotone.engine.tasks import Engine, Team
 from isotone.errors import InputError
 from isotone.evaluation.journal import Journal
 from isotone.evaluation.provenance import difference
+from isotone.models.prefix import AUTO
 from isotone.study.inputs import StudyInputs, drop_clusterings, places_in
 from isotone.study.plan import Plan
 from isotone.study.protocols import RunSequence, expand
@@ -55,6 +56,7 @@ def run_study(
     text: str | Path,
     workers: int = 1,
     engine: Engine | None = None,
+    bos: str = AUTO,
     dtype: str = "float32",
     device: str = "cpu",
     overwrite: bool = False,
@@ -79,6 +81,8 @@ def run_study(
     engine : Engine, optional
         Where to run instead of in processes of this machine; all its workers must see the model and
         the results.
+    bos : str
+        What every window begins with: `auto`, `yes` or `no`, as `isotone.evaluate` takes it.
     dtype, device : str
         What the model runs in and on, as `isotone.evaluate` takes them.
     overwrite : bool
@@ -108,7 +112,7 @@ def run_study(
     started = time.monotonic()
     progress, results = progress or Silent(), Path(results).absolute()
     engine = engine or LocalEngine(workers)
-    inputs = StudyInputs.open(plan, model, text, engine, dtype, device, progress)
+    inputs = StudyInputs.open(plan, model, text, engine, dtype, device, progress, bos)
     inputs.refuse_inside(results)
     with Journal.open(results, RUNS_FILE, parse_record, "isotone study") as journal:
         _take_up(journal, inputs.provenance, overwrite=overwrite)

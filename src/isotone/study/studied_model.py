@@ -68,7 +68,7 @@ class StudiedModel:
             name: StudiedMatrix.of(name, place, held[name].clustered_tensor())
             for name, place in places.items()
         }
-        self._passes = Passes(self._model, windows, progress)
+        self._passes = Passes(self._model, windows, progress, n_prefix=len(provenance.bos))
         highest = max(matrix.place.layer for matrix in self._matrices.values())
         if highest >= self._passes.n_layers:
             raise InputError(

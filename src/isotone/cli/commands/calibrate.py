@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, say, size, warn
-from isotone.cli.options import DenseModel, Exclude, Include, Json, OutPath
+from isotone.cli.options import Bos, DenseModel, Exclude, Include, Json, OutPath
 from isotone.cli.tables import whole_model_lines
+from isotone.models.prefix import shown
 from isotone.pipeline.calibrate import calibrate as run_calibrate
 
 CalibrationText = Annotated[
@@ -26,6 +27,7 @@ def calibrate(
     text: CalibrationText = "self",
     include: Include = None,
     exclude: Exclude = None,
+    bos: Bos = "auto",
     json: Json = False,
 ) -> None:
     """Collect statistics of MODEL for `compress --calibrate OUT`.
@@ -40,6 +42,7 @@ def calibrate(
             text=text,
             include=include or (),
             exclude=exclude or (),
+            bos=bos,
             progress=progress,
         )
     for line in whole_model_lines(summary.whole_model):
@@ -48,5 +51,6 @@ def calibrate(
         print_json(summary)
         return
     say(
-        f"{out}: {summary.n_tokens:,} tokens, {size(summary.output_bytes)}, {summary.seconds:.1f} s"
+        f"{out}: {summary.n_tokens:,} tokens, {size(summary.output_bytes)}, "
+        f"{summary.seconds:.1f} s; windows begin with {shown(summary.bos)}"
     )

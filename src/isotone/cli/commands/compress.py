@@ -10,6 +10,7 @@ from isotone.cli.console import hide_foreign_bars, print_json, say, stdout, warn
 from isotone.cli.engines import at_work
 from isotone.cli.options import (
     Address,
+    Bos,
     Cores,
     EngineName,
     Exclude,
@@ -24,6 +25,7 @@ from isotone.cli.tables import fallback_lines, summary_table
 from isotone.errors import InputError
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.schedule import NODE_BYTES_PER_SECOND, plan_schedule
+from isotone.pipeline.summary import CompressSummary
 from isotone.plan.options import selection_of
 
 Source = Annotated[
@@ -115,6 +117,7 @@ def compress(
     exclude: Exclude = None,
     settings: Settings = None,
     calibrate: Calibrate = None,
+    bos: Bos = "auto",
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -134,9 +137,14 @@ def compress(
     _refuse_planning(nodes, node_rate)
     if calibrate is not None:
         hide_foreign_bars()
-    rest: dict[str, Any] = {"calibrate": calibrate, "workers": workers, "overwrite": overwrite}
+    rest: dict[str, Any] = {"calibrate": calibrate, "bos": bos}
+    rest |= {"workers": workers, "overwrite": overwrite}
     with at_work(engine, address, cores, workers) as (progress, opened):
         summary = run_compress(model, out, **asked, **rest, engine=opened, progress=progress)
+    _print_summary(out, summary, json=json)
+
+
+def _print_summary(out: str, summary: CompressSummary, *, json: bool) -> None:
     for line in fallback_lines(summary):
         warn(line)
     if json:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, say, stdout
-from isotone.cli.options import Context, Device, Dtype, Json, Model, Windows
+from isotone.cli.options import Bos, Context, Device, Dtype, Json, Model, Windows
 from isotone.cli.tables import pairs_table
+from isotone.models.prefix import shown
 
 if TYPE_CHECKING:
     from isotone.evaluation.run import Evaluation
@@ -46,6 +47,7 @@ def evaluate(
     windows: Windows = 8,
     reference: Reference = None,
     tasks: Tasks = None,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "cpu",
     json: Json = False,
@@ -66,6 +68,7 @@ def evaluate(
             windows=windows,
             reference=reference,
             tasks=names,
+            bos=bos,
             dtype=dtype,
             device=device,
             progress=progress,
@@ -107,6 +110,7 @@ def _text_rows(result: Evaluation) -> Iterator[tuple[str, str]]:
     asked = result.n_windows_asked
     of = "" if result.n_windows == asked else f" (of {asked} asked: the text ends before)"
     yield "windows", f"{result.n_windows} × {result.context} tokens{of}"
+    yield "windows begin with", shown(result.bos or ())
     yield "perplexity", _shown(result, "perplexity", "{:,.3f}")
 
 

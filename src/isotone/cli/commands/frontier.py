@@ -14,6 +14,7 @@ from isotone.cli.console import hide_foreign_bars, print_json, say, stdout
 from isotone.cli.engines import at_work
 from isotone.cli.options import (
     Address,
+    Bos,
     Context,
     Cores,
     DenseModel,
@@ -89,6 +90,7 @@ def frontier(
     points: Points = None,
     title: Title = None,
     caption: Caption = None,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
@@ -106,7 +108,7 @@ def frontier(
     hide_foreign_bars()
     job: dict[str, Any] = {"text": text, "context": context, "windows": windows}
     job |= {"include": include or (), "exclude": exclude or (), "dtype": dtype, "device": device}
-    job |= {"workers": workers, "overwrite": overwrite}
+    job |= {"workers": workers, "overwrite": overwrite, "bos": bos}
     job |= _points_asked_for(bits, k, calibrate, points)
     with at_work(engine, address, cores, workers) as (progress, opened):
         job |= {"engine": opened, "progress": progress}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isotone.cli.console import hide_foreign_bars, print_json, progress_bar, say, size, stdout, warn
-from isotone.cli.options import Device, Directory, Dtype, Json, OutPath, Overwrite
+from isotone.cli.options import Bos, Device, Directory, Dtype, Json, OutPath, Overwrite
 from isotone.cli.tables import pairs_table
+from isotone.models.prefix import shown
 
 if TYPE_CHECKING:
     from isotone.healing.result import Healing
@@ -103,6 +104,7 @@ def heal(
     seed: Seed = 0,
     gradient_checkpointing: GradientCheckpointing = False,
     full: Full = False,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "cpu",
     overwrite: Overwrite = False,
@@ -118,7 +120,7 @@ def heal(
 
     how: dict[str, Any] = {"text": text, "teacher": teacher, "held_out": held_out}
     how |= {"train": [part.strip() for part in train.split(",") if part.strip()], "order": order}
-    how |= {"context": context, "dtype": dtype, "device": device, "full": full}
+    how |= {"context": context, "bos": bos, "dtype": dtype, "device": device, "full": full}
     how |= {"gradient_checkpointing": gradient_checkpointing, "overwrite": overwrite}
     how["settings"] = HealSettings(steps, batch, learning_rate, evaluate_every, patience, seed)
     how["listener"] = lambda validation: _show(validation, steps)
@@ -162,6 +164,7 @@ def _rows(result: Healing) -> dict[str, str]:
     if result.gap_closed is not None:
         rows["share of that difference closed"] = f"{result.gap_closed:.1%}"
     rows["held-out loss"] = f"{result.loss_before:.4f} to {result.loss_after:.4f}"
+    rows["windows begin with"] = shown(result.bos)
     rows["numbers trained"] = f"{result.n_trained:,}"
     rows["steps"] = f"{result.steps}, the best {result.best_step}"
     crossings = result.crossings

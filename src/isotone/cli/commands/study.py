@@ -10,7 +10,7 @@ import typer
 
 from isotone.cli.console import hide_foreign_bars, print_json, say, stdout
 from isotone.cli.engines import at_work
-from isotone.cli.options import Address, Cores, Device, Dtype, EngineName, Json, Text
+from isotone.cli.options import Address, Bos, Cores, Device, Dtype, EngineName, Json, Text
 from isotone.cli.tables import plain_table
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(
     model: ModelToStudy,
     text: Text,
     workers: Processes = None,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "cpu",
     engine: EngineName = "local",
@@ -76,6 +77,7 @@ def run(
             text=text,
             workers=1 if workers is None else workers,
             engine=opened,
+            bos=bos,
             dtype=dtype,
             device=device,
             overwrite=overwrite,

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from isotone.errors import InputError
 from isotone.evaluation.frontier.results import FrontierPoint
+from isotone.models.text import decoded
 
 _NUMBERS = {
     "bits_per_weight": "a positive number",
@@ -45,7 +46,7 @@ def read_points(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; expected points") from error
     except UnicodeDecodeError as error:

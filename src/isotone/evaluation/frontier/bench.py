@@ -26,7 +26,7 @@ from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
 from isotone.models.text import Tokens
 from isotone.pipeline.calibrate import calibrate
-from isotone.pipeline.calibrated.open_statistics import identity_of
+from isotone.pipeline.calibrated.open_statistics import calibration_prefix, identity_of
 from isotone.pipeline.compress import compress
 
 _QUALITY = ("perplexity", "perplexity_standard_error", "kl", "top1_agreement")
@@ -83,6 +83,9 @@ class Bench:
         self._source, self._windows, self._protocol = source, windows, protocol
         self._scratch, self._statistics = scratch, statistics
         self._device, self._n_threads = device, n_threads
+        self._n_prefix = len(protocol.bos)
+        # Either choice gives the prefix of the protocol again, whatever the user's choice was.
+        self._bos = "yes" if protocol.bos else "no"
         self._dense = self._load(ModelFiles.of(source))
 
     def __call__(self, variant: FrontierVariant, progress: Progress) -> FrontierPoint:
@@ -113,7 +116,9 @@ class Bench:
             return self._measure(variant, Path(scratch) / "model", stages)
 
     def _measure_dense(self, progress: Progress) -> FrontierPoint:
-        judged = perplexity(score(self._dense, self._windows, progress=progress))
+        judged = perplexity(
+            score(self._dense, self._windows, n_prefix=self._n_prefix, progress=progress)
+        )
         return self._point(
             DENSE,
             kind="dense",
@@ -130,7 +135,7 @@ class Bench:
         arguments = variant.arguments
         if "calibrate" in arguments:
             collected = self._collect(arguments["calibrate"], self._statistics, progress)
-            arguments = {**arguments, "calibrate": collected}
+            arguments = {**arguments, "calibrate": collected, "bos": self._bos}
         summary = compress(
             self._source.directory,
             out,
@@ -154,10 +159,12 @@ class Bench:
 
     def _collect(self, text: str, statistics: Path, progress: Progress) -> Path:
         """Collect statistics of the model on a text; those of another text are kept beside them."""
-        where = statistics / text_hash(json.dumps(identity_of(text), sort_keys=True))[:16]
+        prefix = calibration_prefix(self._source, self._bos)
+        where = statistics / text_hash(json.dumps(identity_of(text, prefix), sort_keys=True))[:16]
         if not (where / INDEX_FILE).exists():
-            globs = {"include": self._protocol.include, "exclude": self._protocol.exclude}
-            calibrate(self._source.directory, where, text=text, **globs, progress=progress)
+            how: dict[str, Any] = {"include": self._protocol.include, "bos": self._bos}
+            how |= {"exclude": self._protocol.exclude, "progress": progress}
+            calibrate(self._source.directory, where, text=text, **how)
         return where
 
     def _load(self, files: ModelFiles) -> PreTrainedModel:
@@ -165,7 +172,8 @@ class Bench:
 
     def _quality(self, model: PreTrainedModel, progress: Progress) -> dict[str, float | None]:
         try:
-            tokens = compare(model, self._dense, self._windows, progress=progress)
+            how: dict[str, Any] = {"n_prefix": self._n_prefix, "progress": progress}
+            tokens = compare(model, self._dense, self._windows, **how)
         except InputError:  # No finite numbers: the dense model gave them, so this one collapsed.
             return dict.fromkeys(_QUALITY)
         summary = divergence(tokens)
@@ -180,7 +188,7 @@ class Bench:
             family=variant.family,
             label=variant.label,
             arguments=variant.arguments,
-            n_tokens=len(self._windows) * (self._windows.shape[1] - 1),
+            n_tokens=len(self._windows) * (self._windows.shape[1] - max(1, self._n_prefix)),
             protocol=self._protocol,
             device=self._device,
             torch=version("torch"),

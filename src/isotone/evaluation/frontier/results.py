@@ -50,6 +50,9 @@ class FrontierProtocol:
         Globs of the tensors to keep, likewise.
     isotone : str
         The version of isotone.
+    bos : tuple of str
+        The tokens that every window begins with, as the tokenizer writes them. Points of versions
+        that knew no such tokens had none.
     """
 
     model: str
@@ -62,6 +65,7 @@ class FrontierProtocol:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     isotone: str
+    bos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,5 +222,5 @@ class FrontierResults:
 
 def _point(record: dict[str, Any]) -> FrontierPoint:
     protocol = record["protocol"]
-    globs = {key: tuple(protocol[key]) for key in ("include", "exclude")}
-    return FrontierPoint(**{**record, "protocol": FrontierProtocol(**{**protocol, **globs})})
+    lists = {key: tuple(v) for key, v in protocol.items() if isinstance(v, list)}
+    return FrontierPoint(**{**record, "protocol": FrontierProtocol(**{**protocol, **lists})})

@@ -28,6 +28,7 @@ from isotone.evaluation.frontier.variants import DENSE, FrontierVariant, frontie
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import open_files
+from isotone.models.prefix import AUTO, find_prefix
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
 
@@ -51,6 +52,7 @@ def frontier(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     baselines: Sequence[Mapping[str, Any]] = (),
+    bos: str = AUTO,
     dtype: str = "float32",
     device: str = "cpu",
     workers: int | None = None,
@@ -81,6 +83,9 @@ def frontier(
     baselines : sequence of mapping
         Points that will be shown beside these (see `baselines.read_points`); refused where they say
         that they were measured on something else.
+    bos : str
+        What every window begins with, those of calibration too: `auto`, `yes` or `no`, as
+        `isotone.evaluate` takes it.
     dtype : str
         `float32`, `bfloat16`, `float16`, or `auto` for the dtype of the files.
     device : str
@@ -121,7 +126,7 @@ def frontier(
     """
     progress, results = progress or Silent(), Path(results).absolute()
     protocol: dict[str, Any] = {"context": context, "windows": windows, "dtype": dtype}
-    protocol |= {"include": tuple(include), "exclude": tuple(exclude)}
+    protocol |= {"include": tuple(include), "exclude": tuple(exclude), "bos": bos}
     subject = _subject(model, text, progress, **protocol)
     refuse_inside(results, subject.source.directory)
     engine = engine or LocalEngine(n_threads=worker_count(workers))
@@ -144,6 +149,7 @@ def _subject(
     dtype: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    bos: str,
 ) -> _Subject:
     """Open the model and the text, check both, and describe them."""
     # A worker may have another working directory, so the paths of the files are absolute.
@@ -152,8 +158,9 @@ def _subject(
     if source is None or "quantization_config" in source.config:
         raise InputError(f"{model}: is compressed already; expected the dense model")
     check_context(files, context, f"context {context}")
-    content = read_text(text)
-    tokens = cut_windows(encode(files.tokenizer, content), context, windows, str(text))
+    content, prefix = read_text(text), find_prefix(files, bos)
+    encoded = encode(files.tokenizer, content)
+    tokens = cut_windows(encoded, context, windows, str(text), prefix.tokens)
     check_tokens(files, tokens)
     protocol = FrontierProtocol(
         model=files.directory.resolve().name if Path(model).is_dir() else str(model),
@@ -166,6 +173,7 @@ def _subject(
         include=include,
         exclude=exclude,
         isotone=version("isotone"),
+        bos=prefix.names,
     )
     return _Subject(source, tokens, protocol)
 

@@ -107,6 +107,7 @@ def protocol_caption(point: Mapping[str, Any]) -> str:
         f"{protocol['text']}, {n_windows} windows of {protocol['context']:,} tokens, "
         f"{protocol['dtype']}."
     ]
+    parts += [f"Each window begins with {' '.join(bos)}."] if (bos := protocol.get("bos")) else []
     for what, key in (("Clustered: only", "include"), ("Kept dense:", "exclude")):
         parts += [f"{what} {', '.join(protocol[key])}."] if protocol[key] else []
     parts.append(

@@ -82,6 +82,7 @@ def _facts(records: Sequence[JsonRecord], runs: Sequence[MeasuredRun]) -> list[t
         ("Model", f"{_shared(records, 'model')} ({_shared(records, 'model_hash', digits=12)})"),
         ("Text", f"{_shared(records, 'text')} ({_shared(records, 'text_hash', digits=12)})"),
         ("Windows", f"{_shared(records, 'windows')} of {_shared(records, 'context')} tokens"),
+        ("Windows begin with", _shared(records, "bos")),
         ("Clustering", _shared(records, "clustering")),
         ("Unedited perplexity", ", ".join(f"{bases[k]:.3f} at K = {k}" for k in sorted(bases))),
         (
