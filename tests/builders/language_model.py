@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 MAX_POSITIONS = 64
@@ -20,8 +20,12 @@ def text(n_words=600, seed=0):
     return " ".join(draw.choice(words) for _ in range(n_words))
 
 
-def tokenizer(chat_template=None, n_tokens=290):
-    """A byte-level BPE trained on such text; a token may be a word, or a part of a character."""
+def tokenizer(chat_template=None, n_tokens=290, before=(), after=(), **named):
+    """A byte-level BPE trained on such text; a token may be a word, or a part of a character.
+
+    It puts the special tokens `before` and `after` around every text. `named` says what special
+    tokens are called, such as bos_token.
+    """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -32,7 +36,13 @@ def tokenizer(chat_template=None, n_tokens=290):
         show_progress=False,
     )
     core.train_from_iterator([text(100)], trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>")
+    core.add_special_tokens([*before, *after, *named.values()])
+    if before or after:
+        around = [(token, core.token_to_id(token)) for token in {*before, *after}]
+        core.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after], special_tokens=around
+        )
+    made = PreTrainedTokenizerFast(tokenizer_object=core, **{"eos_token": "<end>"} | named)
     made.chat_template = chat_template
     return made
 

@@ -7,6 +7,7 @@ from tests.builders.extras import CHARTS, MODELS, missing
 collect_ignore = []
 if missing(*MODELS):
     collect_ignore += ["test_evaluate.py", "test_frontier.py", "test_json_keys.py", "test_study.py"]
+    collect_ignore += ["test_bos.py"]
 if missing("ray", *MODELS):
     collect_ignore += ["test_on_ray.py"]
 if missing(*CHARTS):

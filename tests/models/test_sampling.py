@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from isotone.models.sampling import sample_text
 from tests.builders import language_model
+from tests.builders.seen_tokens import seen_tokens
 
 
 def test_a_model_writes_the_same_text_for_the_same_seed():
@@ -55,3 +57,18 @@ def test_the_models_own_settings_do_not_bend_what_it_writes():
     model.generation_config.eos_token_id = list(range(300))
     assert np.array_equal(sample_text(model, tokenizer, 4, 12, seed=3), expected)
     assert model.generation_config.repetition_penalty == 5.0
+
+
+@pytest.mark.parametrize("prefix", [(290,), (291, 290)], ids=len)
+def test_every_sequence_goes_on_from_the_prefix(prefix):
+    model, tokenizer = language_model.model(), language_model.tokenizer()
+    with seen_tokens() as seen:
+        written = sample_text(model, tokenizer, 70, 12, seed=3, prefix=prefix)
+    assert written.shape == (70, 12)
+    assert (written[:, : len(prefix)] == prefix).all()
+    first = written[:, len(prefix)]
+    assert not np.isin(first, tokenizer.all_special_ids).any()
+    assert len(np.unique(first)) > 40
+    assert (seen[0][:, : len(prefix)] == prefix).all(), "the model read something else"
+    alone = sample_text(model, tokenizer, 70, 12, seed=3)
+    assert np.array_equal(first, alone[:, 0]), "the seed draws another subject"

@@ -17,6 +17,7 @@ from isotone.evaluation.scoring import scoring_mode
 from isotone.models.language_model.checks import check_context
 from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.language_model.load import load_model
+from isotone.models.prefix import find_prefix
 
 TextListener = Callable[[str], None]
 """Is called with each piece of text as soon as it is certain."""
@@ -194,16 +195,16 @@ def generate(
 def _encode(
     files: ModelFiles, prompt: str, *, chat: bool, template: str | None
 ) -> dict[str, torch.Tensor]:
-    tokenizer = files.tokenizer
-    if chat:
-        # A template writes the special tokens itself.
-        text = render_chat(files, prompt, template)
-        encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    else:
-        encoded = tokenizer(prompt, return_tensors="pt")
-    if encoded["input_ids"].shape[1] == 0:
+    # A template writes the special tokens itself.
+    text = render_chat(files, prompt, template) if chat else prompt
+    tokens = files.tokenizer(text, add_special_tokens=False)["input_ids"]
+    before = () if chat else find_prefix(files).tokens
+    if tuple(tokens[: len(before)]) != before:  # unless the prompt says it itself
+        tokens = [*before, *tokens]
+    if not tokens:
         raise InputError("the prompt is empty; give at least one token")
-    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    ids = torch.tensor([tokens], dtype=torch.int64)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _choice(settings: GenerationConfig, temperature: float) -> dict[str, Any]:

@@ -98,10 +98,11 @@ def tokenizer_prefix(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[int
     Raises
     ------
     InputError
-        If it encodes the same text differently with its special tokens and without.
+        If it encodes the same text differently with its special tokens and without, or encodes none
+        of its own tokens.
     """
     for text in _probes(tokenizer):
-        bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        bare = _encoded(tokenizer, text)
         if not bare:
             continue
         whole = list(tokenizer(text)["input_ids"])
@@ -112,7 +113,7 @@ def tokenizer_prefix(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[int
             f"{name}: its tokenizer encodes {text!r} as {bare} without special tokens and as "
             f"{whole} with them, which does not tell what comes before a text; give --bos no"
         )
-    return ()
+    raise InputError(f"{name}: its tokenizer encodes none of its own tokens; give another")
 
 
 def check_same_prefix(model: ModelFiles, reference: ModelFiles, bos: str) -> None:
@@ -170,6 +171,14 @@ def _probes(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     ordinary = (token for token in range(len(tokenizer)) if token not in special)
     for token, _ in zip(ordinary, range(_MOST_PROBES), strict=False):
         yield str(tokenizer.decode([token]))
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text alone; none where the tokenizer has no token for it."""
+    try:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except Exception:  # tokenizers raises no narrower kind for a word that is not in a word list
+        return []
 
 
 def _bos_token(files: ModelFiles) -> int:

@@ -28,6 +28,12 @@ _DTYPE_NAMES = {
     FloatFormat.F16: "float16",
     FloatFormat.F32: "float32",
 }
+# Byte-pair vocabularies for which llama.cpp begins a text with the beginning-of-sequence token if
+# the file has no flag for it. Transformers follows the flag, and has this rule for SentencePiece.
+_BEGIN_WITHOUT_FLAG = {
+    *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+    *("tekken", "chameleon"),
+}
 _LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
 
 
@@ -133,7 +139,7 @@ def _load_model(file: GgufFile, loader: ModuleType) -> GgufModel:
     return GgufModel(
         class_name=type(model).__name__,
         config_json=_config_json(model, _model_format(file.tensors)),
-        companions=_companions(file.path, model),
+        companions=_companions(file, model),
         names=loader.get_gguf_hf_weights_map(_Outline(model, 2), processor),
         shapes={name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         parameters={name for name, _ in model.named_parameters(remove_duplicate=False)} - tied,
@@ -173,22 +179,30 @@ class _Outline:
         return [(name, _Outline(child, self._depth - 1)) for name, child in children]
 
 
-def _companions(path: Path, model: PreTrainedModel) -> list[CompanionFile]:
+def _companions(file: GgufFile, model: PreTrainedModel) -> list[CompanionFile]:
     """Return the tokenizer's files and the generation config, as transformers writes them."""
     with tempfile.TemporaryDirectory(prefix="isotone-gguf-") as name:
         isolated, out = Path(name, "isolated"), Path(name, "out")
         # In a folder of its own, so that no tokenizer beside the file is taken for the file's own.
         isolated.mkdir()
-        (isolated / "model.gguf").symlink_to(path.resolve())
+        (isolated / "model.gguf").symlink_to(file.path.resolve())
         kind = _tokenizer_kind(model.config)
-        kind.from_pretrained(str(isolated), gguf_file="model.gguf").save_pretrained(out)
+        tokenizer = kind.from_pretrained(str(isolated), gguf_file="model.gguf")
+        if _begins_without_flag(file) and tokenizer.bos_token is not None:
+            tokenizer.add_bos_token = True
+        tokenizer.save_pretrained(out)
         if model.can_generate():
             model.generation_config.save_pretrained(out)
         return [
-            CompanionFile(file.relative_to(out).as_posix(), file.read_bytes())
-            for file in sorted(out.rglob("*"))
-            if file.is_file()
+            CompanionFile(path.relative_to(out).as_posix(), path.read_bytes())
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
         ]
+
+
+def _begins_without_flag(file: GgufFile) -> bool:
+    unsaid = "tokenizer.ggml.add_bos_token" not in file.metadata
+    return unsaid and file.metadata.get("tokenizer.ggml.pre") in _BEGIN_WITHOUT_FLAG
 
 
 def _tokenizer_kind(config: PreTrainedConfig) -> type[PreTrainedTokenizerFast]:
