@@ -7,7 +7,6 @@ import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
@@ -194,37 +193,6 @@ def test_tokenizer_is_that_of_auto_tokenizer(name, sources, paths, tmp_path):
     found = {companion.name: companion.content for companion in sources[name].companions}
     assert found.pop("generation_config.json")
     assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("flag", "pre", "begins"),
-    [
-        (True, "smollm", True),
-        (False, "llama-bpe", False),
-        (None, "smollm", False),
-        (None, "llama-bpe", True),
-        (None, "tekken", True),
-        (None, None, False),
-    ],
-)
-def test_a_text_begins_as_llama_cpp_begins_it(open_gguf, tmp_path, monkeypatch, flag, pre, begins):
-    from transformers import AutoTokenizer
-
-    def close(writer):
-        if flag is not None:
-            writer.add_add_bos_token(flag)
-        if pre is not None:
-            writer.add_tokenizer_pre(pre)
-        return written(writer)
-
-    written = gguf.GGUFWriter.write_header_to_file
-    monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", close)
-    path = write(tmp_path / "model.gguf", *MODELS["llama"])
-    for file in open_gguf(path).companions:
-        (tmp_path / file.name).write_bytes(file.content)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert (tokenizer("the")["input_ids"][0] == tokenizer.bos_token_id) == begins
 
 
 def test_identity_changes_with_the_file(open_gguf, tmp_path):
