@@ -6,6 +6,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import isotone as package
 from tests.builders import language_model
@@ -168,6 +170,17 @@ def test_statistics_of_windows_that_begin_otherwise_are_not_used(isotone, models
     assert isotone(*by, "--bos", "no").code == 0
 
 
+def test_calibrating_that_began_otherwise_is_not_gone_on_with(isotone, models, tmp_path):
+    given, statistics = models("one"), tmp_path / "statistics"
+    line = arguments("calibrate", given, statistics)
+    assert isotone(*line, "--bos", "no").code == 0
+    (statistics / "statistics.json").unlink()  # as if it had been interrupted
+    run = isotone(*line)
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "is no unfinished work of this call" in run.err
+    assert isotone(*line, "--bos", "no").code == 0
+
+
 def test_statistics_that_do_not_say_are_those_of_windows_without(isotone, models, tmp_path):
     given, statistics = models("one"), tmp_path / "statistics"
     assert isotone(*arguments("calibrate", given, statistics), "--bos", "no").code == 0
@@ -178,6 +191,31 @@ def test_statistics_that_do_not_say_are_those_of_windows_without(isotone, models
     by = ("compress", given.dense, tmp_path / "out", "--k", 4, "--calibrate", statistics)
     assert "begin with no token" in isotone(*by).err
     assert isotone(*by, "--bos", "no").code == 0
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+def test_healing_judges_the_tokens_that_evaluating_scores(isotone, models, kind, tmp_path):
+    given = models(kind)
+    healed = isotone(
+        *arguments("heal", given, tmp_path / "out"), "--held-out", given.text, "--json"
+    )
+    windows = ("--windows", 8, "--context", CONTEXT)
+    found = isotone("eval", given.clustered, "--text", given.text, *windows, "--json")
+    assert found.json["n_tokens"] == 8 * (CONTEXT - max(1, len(given.prefix)))
+    # Both are sums of float32, in another order.
+    assert healed.json["perplexity_before"] == pytest.approx(found.json["perplexity"], rel=1e-4)
+
+
+def test_the_perplexity_is_that_of_the_definition(isotone, models):
+    given = models("two")
+    run = isotone(*arguments("eval", given, None), "--windows", 1, "--json")
+    model = AutoModelForCausalLM.from_pretrained(given.dense, dtype=torch.float32)
+    text = given.text.read_text("utf-8")
+    tokens = given.tokenizer(text, add_special_tokens=False)["input_ids"][: CONTEXT - 2]
+    with torch.no_grad():
+        logits = model(torch.tensor([[*given.prefix, *tokens]])).logits[0, 1:-1]
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens)).exp()
+    assert run.json["reference_perplexity"] == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize(("command", "name"), [("study", "runs"), ("frontier", "points")])

@@ -9,6 +9,7 @@ import torch
 
 from isotone.evaluation.generate import TextPieces, generate
 from tests.builders import language_model
+from tests.builders.seen_tokens import seen_tokens
 
 PROMPT = "the model keeps a"
 
@@ -137,3 +138,23 @@ def test_a_model_without_tokenizer(isotone, language_models, tmp_path):
     run = isotone("generate", copy, PROMPT)
     assert run.code == 2
     assert "has no tokenizer; expected tokenizer.json" in run.err
+
+
+def prompt_of(directory, prompt, **options):
+    """The tokens of the prompt as the model reads them."""
+    with seen_tokens() as seen:
+        generate(directory, prompt, max_tokens=2, **options)
+    return seen[0][0].tolist()
+
+
+def test_a_prompt_begins_with_the_prefix_once_and_ends_with_itself(tmp_path):
+    """What a tokenizer puts behind a text would end the text before it has begun."""
+    template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    tokenizer = language_model.tokenizer(
+        template, before=("<s>",), after=("<end>",), bos_token="<s>"
+    )
+    directory = language_model.write_language_model(tmp_path / "model", tokenizer)
+    expected = [tokenizer.bos_token_id, *tokenizer(PROMPT, add_special_tokens=False)["input_ids"]]
+    assert prompt_of(directory, PROMPT) == expected
+    assert prompt_of(directory, f"<s>{PROMPT}") == expected
+    assert prompt_of(directory, PROMPT, chat=True) == expected

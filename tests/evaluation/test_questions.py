@@ -42,3 +42,10 @@ def test_a_file_without_questions(tmp_path):
     (tmp_path / "q.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no question"):
         read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_not_part_of_the_first_question(tmp_path, encoding):
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(LINE.decode().encode(encoding))
+    assert read_questions(path) == [{"query": "a", "choices": ["b", "c"], "gold": 1}]

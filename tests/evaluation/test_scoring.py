@@ -59,6 +59,19 @@ def test_losses_are_those_of_the_definition(model, windows):
     assert np.abs(score(model, windows) - expected).max() < LOSS_TOLERANCE
 
 
+@pytest.mark.parametrize("n_prefix", [0, 1, 2, 5])
+def test_no_token_of_a_prefix_is_scored(model, reference, windows, comparison, n_prefix):
+    n_dropped = max(1, n_prefix) - 1
+    kept = comparison.loss.reshape(N_WINDOWS, -1)[:, n_dropped:].flatten()
+    losses = score(model, windows, n_prefix=n_prefix)
+    assert len(losses) == N_WINDOWS * (CONTEXT - max(1, n_prefix))
+    assert np.abs(losses - kept).max() < LOSS_TOLERANCE
+    found = compare(model, reference, windows, n_prefix=n_prefix)
+    for name, values in vars(comparison).items():
+        kept = values.reshape(N_WINDOWS, -1)[:, n_dropped:].flatten()
+        assert np.abs(getattr(found, name) * 1.0 - kept * 1.0).max() < LOSS_TOLERANCE, name
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, N_WINDOWS, 100])
 def test_batches_change_nothing(model, reference, windows, comparison, batch):
     one_by_one = np.concatenate([score(model, window[None]) for window in windows])

@@ -52,6 +52,8 @@ def test_plans_are_found_by_name_or_file(tmp_path):
     assert set(plans()) >= {"paper", "controls", "quick"}
     (tmp_path / "own.toml").write_text(GRID, "utf-8")
     assert read_plan(tmp_path / "own.toml").name == "own"
+    (tmp_path / "marked.toml").write_bytes(GRID.encode("utf-8-sig"))
+    assert read_plan(tmp_path / "marked.toml").grids == read_plan(tmp_path / "own.toml").grids
     with pytest.raises(InputError, match=r"expected a \.toml file, or one of controls, paper"):
         read_plan("papr")
     with pytest.raises(InputError, match="cannot be read as a plan"):

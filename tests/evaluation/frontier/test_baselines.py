@@ -22,6 +22,11 @@ def test_points_come_as_lines_or_as_one_object(tmp_path):
     assert read_points(as_lines) == read_points(whole) == expected
 
 
+def test_a_byte_order_mark_is_not_part_of_the_first_point(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(json.dumps(NF4).encode("utf-8-sig"))
+    assert read_points(tmp_path / "a.jsonl") == [{**NF4, "kl": None, "kind": "peer"}]
+
+
 def test_a_sweep_can_stand_beside_another(finished_sweep):
     found = read_points(finished_sweep / POINTS_FILE)
     assert [(p["kind"], p["family"]) for p in found] == [
