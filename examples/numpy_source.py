@@ -11,7 +11,7 @@ import isotone
 class NumpyDirectory:
     """A model whose tensors are float32 .npy files; the name of a file names its tensor."""
 
-    config, companions, skipped = {}, (), ()
+    config, companions, skipped, left_out = {}, (), (), {}
 
     def __init__(self, path: Path) -> None:
         self.files = {file.stem: file for file in sorted(path.glob("*.npy"))}

@@ -72,7 +72,9 @@ def place(tmp_path_factory):
         body["weight_map"] = None if change is None else body["weight_map"] | change
         (root / name / index).write_text(json.dumps(body))
     write_model(root / "indexes", *two)
-    (root / "indexes" / "model.fp16.safetensors.index.json").write_text("{}")
+    for variant in ("fp16", "fp32"):
+        (root / "indexes" / f"model.{variant}.safetensors.index.json").write_text("{}")
+    (root / "indexes" / "model.safetensors.index.json").unlink()
     for name in ("damaged", "unmanifested", "foreign", "future", "headless"):
         write_tree(root / name, {p.name: p.read_bytes() for p in (root / "small").iterdir()})
     (root / "damaged" / "isotone.json").write_text('{"format_version": 1}')
@@ -133,7 +135,7 @@ WRONG = {
     "compress truncated OUT": "truncated/model.safetensors: is 3",
     "compress lies OUT": "lies/model.safetensors: the header's entry for a is malformed",
     "compress html OUT": "html/model.safetensors: claims a header of",
-    "compress pointer OUT": "pointer/model.safetensors: claims a header of",
+    "compress pointer OUT": "pointer/model.safetensors: is a Git LFS pointer",
     "compress config OUT": "config/config.json: is not valid JSON",
     "compress listed OUT": "listed/config.json: is not a JSON table",
     "compress quantized OUT": "quantized: is quantized already (gptq)",

@@ -76,6 +76,11 @@ def _size_after(summary: CompressSummary) -> str:
     return f"{after}, {size(summary.base_bytes)} of it the base" if summary.base_bytes else after
 
 
+def left_out_lines(summary: CompressSummary) -> list[str]:
+    """Say which files of the model did not go along, and why."""
+    return [f"left out {name}: {reason}" for name, reason in summary.left_out.items()]
+
+
 def fallback_lines(summary: CompressSummary) -> list[str]:
     """Say which matrices were not calibrated as usual, by reason; `--json` names all of them."""
     if summary.calibration is None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from isotone.checkpoint.compressed.dense_folder import holds_dense_weights
+from isotone.checkpoint.compressed.manifest import QUANT_METHOD
 from isotone.checkpoint.files.hub import download
 from isotone.checkpoint.files.location import is_remote, locate_found
 from isotone.checkpoint.source.model_directory import ModelDirectory, SingleFile
+from isotone.checkpoint.source.quantized import quantized_format
 from isotone.checkpoint.source.registry import find_kind, register_source
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.unread import PICKLES, adapter_alone
 from isotone.errors import InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+_ADAPTED = re.compile(r"\.lora_|\.hada_|\.lokr_|\.oft_|\.ia3_|lora_(up|down)|\.alpha$")
 _FILE_SUFFIXES = {".safetensors", ".gguf"}
 
 
@@ -64,15 +68,20 @@ def refuse_quantized(source: Source, model: str | Path) -> None:
     Raises
     ------
     InputError
-        If its config says that it is quantized.
+        If it is quantized, as its config, a file beside it or its tensors say; or if it holds
+        nothing but an adapter.
     """
-    quantization = source.config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    directory = source.directory if isinstance(source, ModelDirectory) else None
+    found = quantized_format(source.config, directory, source.tensors)
+    if found == QUANT_METHOD and isinstance(source, ModelDirectory):
+        paths = [file.path for file in source.files]
+        found = None if holds_dense_weights(source.directory, paths) else found
+    if found is not None:
         raise InputError(
-            f"{model}: is quantized already ({method or 'unknown method'}); expected a model with "
-            "its original weights"
+            f"{model}: is quantized already ({found}); expected a model with its original weights"
         )
+    if source.tensors and all(_ADAPTED.search(tensor.name) for tensor in source.tensors):
+        raise adapter_alone(Path(model))
 
 
 def runnable(source: Source) -> ModelDirectory:
@@ -137,7 +146,7 @@ def _open_directory(model: str, path: Path) -> Source:  # noqa: ARG001 (its path
 
 
 def _unreadable(path: Path) -> InputError:
-    if path.suffix in _PICKLE_SUFFIXES:
+    if path.suffix in PICKLES:
         return InputError(
             f"{path}: is a pickle, which can run code and is not read; convert it with "
             "transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW)"

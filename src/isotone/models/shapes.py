@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
+from isotone.checkpoint.source.model_json import read_json
 from isotone.checkpoint.source.source import CompanionFile
+from isotone.checkpoint.source.weight_files import CONFIG_FILE
 from isotone.errors import FormatError
 from isotone.models.transformers_calls import require_transformers, transformers_errors
 from isotone.plan.tensors import n_matrices
@@ -31,6 +32,7 @@ class Shapes:
 
     companions: Sequence[CompanionFile] = ()
     skipped: Sequence[str] = ()
+    left_out: Mapping[str, str] = {}
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

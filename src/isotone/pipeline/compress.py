@@ -277,6 +277,8 @@ class _Compression:
             self._staging.discard()
             raise InputError("the model's files changed while they were read; run it again")
         arguments = dict(job["arguments"])
+        if self._plan.source.left_out:
+            arguments["left_out"] = dict(self._plan.source.left_out)
         if self._fitter is not None:
             arguments["calibration"] = calibration_record(self._fitter, self._plan.clustered)
         assemble(self._plan, records, arguments, self._staging)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from isotone.checkpoint.compressed.config import dense_config
 from isotone.checkpoint.compressed.decode import decode_checked
+from isotone.checkpoint.compressed.file_record import hash_file
 from isotone.checkpoint.compressed.manifest import Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate, locate_found
 from isotone.checkpoint.files.safetensors_writer import DenseShard
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.opening import open_compressed
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.open import open_staging
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
-from isotone.checkpoint.staging.staging import refuse_inside, writing
+from isotone.checkpoint.staging.staging import Staging, refuse_inside, writing
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine, independent
@@ -39,11 +40,15 @@ class DecompressSummary:
         The time that the call took.
     n_tensors : int
         The number of tensors that were written.
+    edited : tuple of str
+        The files beside the weights that were changed or removed after the directory was written.
+        Changed files go along as they are now.
     """
 
     output_bytes: int
     seconds: float
     n_tensors: int
+    edited: tuple[str, ...]
 
 
 def decompress(
@@ -109,19 +114,30 @@ def decompress(
         with engine.start(_Decompressor, arguments, progress) as team:
             for name, scratch in team.results(independent(missing)):
                 staging.finish(name, scratch, {})
-        small = source.small_files()
-        small[CONFIG_FILE] = json_bytes(dense_config(source.config))
-        small.pop(INDEX_FILE, None)
         if len(shards) > 1:
-            small[INDEX_FILE] = weight_index({name: staging.part(name) for name in shards})
-        write_small_files(staging, small)
+            index = weight_index({name: staging.part(name) for name in shards})
+            write_small_files(staging, {INDEX_FILE: index})
+        edited = _write_companions(source, staging)
         with writing(staging.out):
             staging.publish()
     return DecompressSummary(
         output_bytes=tree_bytes(locate(out)),
         seconds=time.monotonic() - started,
         n_tensors=sum(len(records) for records in shards.values()),
+        edited=edited,
     )
+
+
+def _write_companions(source: CompressedDirectory, staging: Staging) -> tuple[str, ...]:
+    """Write config.json and the companions as they are now; returns the names of edited ones."""
+    there = [record for record in source.companions if (source.path / record.name).is_file()]
+    written = write_small_files(staging, {each.name: source.path / each.name for each in there})
+    write_small_files(staging, {CONFIG_FILE: json_bytes(dense_config(source.config))})
+    edited = [record.name for record in source.companions if record not in written]
+    recorded = {record.name: record.hash for record in source.manifest.files}
+    if hash_file(source.path / CONFIG_FILE) != recorded.get(CONFIG_FILE):
+        edited.insert(0, CONFIG_FILE)
+    return tuple(edited)
 
 
 class _Decompressor:

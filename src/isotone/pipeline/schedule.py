@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_SUFFIX
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_SUFFIX
 from isotone.errors import InputError
 from isotone.models.open_source import open_source, refuse_quantized
 from isotone.plan.job import JobPlan, plan_job

@@ -31,6 +31,9 @@ class CompressSummary:
         The number of tensors that are stored bit for bit.
     skipped : tuple of str
         Tensors of the source that a Hugging Face model has no place for.
+    left_out : dict of str to str
+        Files of the source that did not go along, by name, and why: other sets of weights, other
+        formats.
     n_protected : int
         The number of weights that are stored exactly.
     coverage : float
@@ -60,6 +63,7 @@ class CompressSummary:
     n_tensors: int
     n_kept: int
     skipped: tuple[str, ...]
+    left_out: dict[str, str]
     n_protected: int
     coverage: float
     relative_distortion: float | None
@@ -122,6 +126,7 @@ def summary_of(opened: CompressedDirectory, seconds: float = 0.0) -> CompressSum
         n_tensors=len(manifest.clustered),
         n_kept=len(kept),
         skipped=manifest.skipped,
+        left_out=manifest.arguments.get("left_out", {}),
         n_protected=sum(r.n_protected for r in manifest.clustered),
         coverage=dense / (dense + sum(r.dense_bytes for r in kept)),
         relative_distortion=relative_distortion(manifest.clustered),

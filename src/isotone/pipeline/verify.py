@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.config import dense_config
 from isotone.checkpoint.compressed.decode import decode_checked
-from isotone.checkpoint.compressed.file_record import FileRecord, check_file
+from isotone.checkpoint.compressed.file_record import FileRecord, check_file, hash_file
 from isotone.checkpoint.compressed.manifest import (
     MANIFEST_FILE,
     ClusteredRecord,
@@ -25,6 +25,7 @@ from isotone.checkpoint.files.location import locate_found
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.weight_files import INDEX_SUFFIX, is_adapter
 from isotone.core.float_format import FloatFormat
 from isotone.engine.local import LocalEngine
 from isotone.engine.progress import Progress, Silent
@@ -126,6 +127,7 @@ def verify(
             found |= problems
     order = [*(str(file) for file, _ in files), *(record.name for record in stored)]
     failures = [problem for what in order for problem in found[what]]
+    failures += _unrecorded(opened)
     if source is not None:
         failures += _compare_inventory(opened, source)
     return Verification(tuple(failures), len(stored), len(files))
@@ -261,6 +263,15 @@ def _compare_inventory(directory: CompressedDirectory, source: Source) -> Iterat
     files = {record.name: record.hash for record in manifest.files}
     for companion in source.companions:
         content = companion.content
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        if files.get(companion.name) != blake3(data).hexdigest():
+        found = blake3(content).hexdigest() if isinstance(content, bytes) else hash_file(content)
+        if files.get(companion.name) != found:
             yield f"{companion.name}: differs from the source's, or was left out"
+
+
+def _unrecorded(directory: CompressedDirectory) -> Iterator[str]:
+    """Find weights that were put beside the recorded ones: transformers may load those instead."""
+    recorded = {record.name for record in directory.manifest.files}
+    for path in sorted(directory.path.iterdir()):
+        is_weights = path.name.endswith((".safetensors", INDEX_SUFFIX)) or is_adapter(path.name)
+        if is_weights and path.name not in recorded and not path.name.startswith("."):
+            yield f"{path}: isotone did not write it, and transformers may load it; remove it"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.codec.arrays import SUFFIXES
 from isotone.codec.packed import MAX_AXES, PackedLayout
 from isotone.core.float_format import FloatFormat
@@ -18,7 +19,6 @@ from isotone.core.rate import uncoded_tensor_bytes
 from isotone.core.scales.balancing import ScaleRule
 from isotone.errors import InputError
 from isotone.plan.settings import MatrixSettings, Selection, matches
-from isotone.plan.vocabulary import has_row_per_token
 
 _SMALLEST_STACKED_AXIS = 32
 _USUAL_K = 16  # centroids that a search for a size often leads to, where up to 256 are allowed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
-from isotone.plan.vocabulary import has_row_per_token, looks_like_embedding, ties_head
+from isotone.checkpoint.source.vocabulary import has_row_per_token, looks_like_embedding, ties_head
 
 _PIECE_WEIGHTS = 1 << 22
 

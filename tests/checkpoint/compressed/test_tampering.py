@@ -9,6 +9,7 @@ from isotone.errors import FormatError, IsotoneError
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.inspect import inspect
+from isotone.pipeline.verify import verify
 from tests.builders import second_reader
 from tests.builders.checkpoints import Bf16, tree, weights, write_model, write_tree
 from tests.builders.tampering import flips, forge, forge_array, is_refused, set_value, truncations
@@ -94,13 +95,37 @@ def test_decompress_never_publishes_wrong_weights(small, copy, tmp_path, monkeyp
     assert n_refused > len(content) / 6
 
 
-@pytest.mark.parametrize("name", ["isotone.json", "config.json", "LICENSE"])
-def test_decompress_passes_no_changed_file_on(name, copy, tmp_path):
-    content = (copy / name).read_bytes()
-    (copy / name).write_bytes(content.replace(b"e", b"E", 1))
-    with pytest.raises(IsotoneError, match=name):
+def test_decompress_refuses_a_changed_manifest(copy, tmp_path):
+    content = (copy / "isotone.json").read_bytes()
+    (copy / "isotone.json").write_bytes(content.replace(b"e", b"E", 1))
+    with pytest.raises(IsotoneError, match=r"isotone\.json"):
         decompress(copy, tmp_path / "dense")
     assert not (tmp_path / "dense").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "LICENSE"])
+def test_decompress_takes_an_edited_file_as_it_is_and_says_so(name, copy, tmp_path):
+    content = (copy / name).read_bytes().replace(b"e", b"E", 1)
+    (copy / name).write_bytes(content)
+    assert any(name in failure for failure in verify(copy).failures)
+    assert decompress(copy, tmp_path / "dense").edited == (name,)
+    if name == "LICENSE":
+        assert (tmp_path / "dense" / name).read_bytes() == content
+
+
+def test_decompress_does_without_a_file_that_was_removed(copy, tmp_path):
+    (copy / "LICENSE").unlink()
+    assert any("LICENSE" in failure for failure in verify(copy).failures)
+    assert decompress(copy, tmp_path / "dense").edited == ("LICENSE",)
+    assert not (tmp_path / "dense" / "LICENSE").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "adapter_config.json", "other.safetensors"])
+def test_verify_names_weights_that_were_put_beside(name, copy):
+    if (copy / name).exists():
+        name = "model.safetensors.index.json"
+    (copy / name).write_bytes(b"{}")
+    assert any(name in failure for failure in verify(copy).failures)
 
 
 FORGERIES = {

@@ -27,7 +27,7 @@ class NumpyFile:
         self.path = path
         array = np.load(path)
         self.tensors = [TensorInfo("weight", "F32", array.shape)]
-        self.config, self.companions, self.skipped = {}, (), ()
+        self.config, self.companions, self.skipped, self.left_out = {}, (), (), {}
         self.n_bytes = array.nbytes
 
     def read(self, tensor, start, stop):  # noqa: ARG002

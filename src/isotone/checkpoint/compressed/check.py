@@ -8,7 +8,8 @@ from pathlib import Path
 from isotone.checkpoint.compressed.manifest import QUANT_METHOD, READ_VERSIONS, Manifest
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.tensor_info import TensorInfo
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
+from isotone.checkpoint.source.model_json import read_json
+from isotone.checkpoint.source.weight_files import CONFIG_FILE
 from isotone.codec.arrays import CODEBOOK, PACKED, SUFFIXES
 from isotone.errors import FormatError
 

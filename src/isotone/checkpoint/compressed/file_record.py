@@ -5,6 +5,7 @@ All hashes are BLAKE3, in hexadecimal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from blake3 import blake3
 from isotone.checkpoint.files.location import reaching
 from isotone.errors import FormatError
 
-_HASH_BYTES = 16 << 20
+_PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,35 @@ def hash_file(path: Path) -> str:
         If the file cannot be read.
     """
     hasher = blake3()
+    for piece in read_pieces(path):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def read_pieces(path: Path) -> Iterator[bytes]:
+    """Read a file from its start to its end.
+
+    Parameters
+    ----------
+    path : Path
+        A file on this machine or in a store.
+
+    Yields
+    ------
+    bytes
+        At most 16 MiB of it.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read.
+    """
     try:
         with reaching(path), path.open("rb") as file:
-            while piece := file.read(_HASH_BYTES):
-                hasher.update(piece)
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    return hasher.hexdigest()
 
 
 def check_file(path: Path, record: FileRecord) -> None:
@@ -80,37 +103,6 @@ def check_file(path: Path, record: FileRecord) -> None:
     """
     if hash_file(path) != record.hash:
         raise _changed(path)
-
-
-def read_small_file(directory: Path, record: FileRecord) -> bytes:
-    """Return the content of a recorded file, checked against its hash.
-
-    Parameters
-    ----------
-    directory : Path
-        The directory that the file is in.
-    record : FileRecord
-        What the manifest records of it. The file is read as a whole.
-
-    Returns
-    -------
-    bytes
-        The content.
-
-    Raises
-    ------
-    FormatError
-        If the content has another hash, or cannot be read.
-    """
-    path = directory / record.name
-    try:
-        with reaching(path):
-            content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    if blake3(content).hexdigest() != record.hash:
-        raise _changed(path)
-    return content
 
 
 def _changed(path: Path) -> FormatError:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.compressed.check import check_arrays, check_config, open_shard
-from isotone.checkpoint.compressed.file_record import FileRecord, read_small_file
+from isotone.checkpoint.compressed.file_record import FileRecord
 from isotone.checkpoint.compressed.manifest import ClusteredRecord, Manifest, Record
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.tensor_info import TensorInfo
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, read_json
+from isotone.checkpoint.source.model_json import read_json
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.codec.arrays import PACKED, SUFFIXES, StoredArray, values_of
 from isotone.codec.packed import PackedReader
 from isotone.core.float_format import FloatFormat
@@ -157,20 +158,11 @@ class CompressedDirectory:
         """The shape of every stored array, by the array's name."""
         return {name: array.shape for name, (_, array) in self._arrays.items()}
 
-    def small_files(self) -> dict[str, bytes]:
-        """Return the content of the directory's own other files, by name.
-
-        Raises
-        ------
-        FormatError
-            If a file was changed, or cannot be read.
-        """
-        shards = {shard.path.name for shard in self._shards}
-        return {
-            record.name: read_small_file(self.path, record)
-            for record in self.manifest.files
-            if record.name not in shards
-        }
+    @property
+    def companions(self) -> list[FileRecord]:
+        """The directory's own other files: neither shards, nor config.json, nor the index."""
+        own = {*(shard.path.name for shard in self._shards), CONFIG_FILE, INDEX_FILE}
+        return [record for record in self.manifest.files if record.name not in own]
 
     def arrays(self, record: Record) -> list[TensorInfo]:
         """Return the arrays of a stored tensor, in the order of their suffixes.

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from isotone.checkpoint.files.lfs import POINTER, refuse_pointer
 from isotone.checkpoint.files.local_file import PositionedFile
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.files.remote_file import RemoteFile
@@ -142,6 +143,7 @@ def _read_header(file: PositionedFile | RemoteFile, path: Path) -> tuple[dict[st
     size = file.n_bytes
     if size < 8:
         raise FormatError(f"{path}: is {size} bytes long; too short for a safetensors file")
+    refuse_pointer(path, file.read(min(size, len(POINTER)), 0).tobytes())
     length = int.from_bytes(file.read(8, 0).tobytes(), "little")
     if length > min(size - 8, MAX_HEADER_BYTES):
         raise FormatError(

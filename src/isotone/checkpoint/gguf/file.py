@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from isotone.checkpoint.files.local_file import PositionedFile
 from isotone.checkpoint.gguf.header import GgufTensor, Metadata, read_header
 from isotone.core.float_format import Bits, FloatFormat
-from isotone.errors import FormatError
+from isotone.errors import FormatError, InputError
 
 _FLOATS = {
     GGMLQuantizationType.F32: FloatFormat.F32,
@@ -69,6 +69,8 @@ class GgufFile:
         ------
         FormatError
             If the file cannot be read, is no GGUF file, or is damaged.
+        InputError
+            If it is one part of several.
 
         Notes
         -----
@@ -78,6 +80,12 @@ class GgufFile:
         metadata, tensors = read_header(
             path, file.n_bytes, lambda n_bytes, position: file.read(n_bytes, position).tobytes()
         )
+        n_parts = metadata.get("split.count", 1)
+        if n_parts not in (0, 1):
+            raise InputError(
+                f"{path}: is one of {n_parts} parts of a split GGUF; join them first "
+                "(llama-gguf-split --merge FIRST NEW), and give NEW"
+            )
         return cls(path, metadata, tensors, file.n_bytes, file)
 
     @property

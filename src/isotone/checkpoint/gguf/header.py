@@ -19,6 +19,7 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from isotone.checkpoint.files.lfs import POINTER, refuse_pointer
 from isotone.errors import FormatError
 
 MAGIC = b"GGUF"
@@ -110,6 +111,7 @@ def read_header(
     FormatError
         If the file is no GGUF file of version 2 or 3, or is damaged; the message names `path`.
     """
+    refuse_pointer(path, read(min(size, len(POINTER)), 0))
     cursor = _Cursor(path, size, read)
     if size < 24 or cursor.take(4) != MAGIC:
         raise FormatError(f"{path}: is not a GGUF file: it does not start with 'GGUF'")

@@ -17,7 +17,7 @@ from isotone.checkpoint.overlay.base_search import base_path
 from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, BaseReference, OverlayManifest
 from isotone.checkpoint.overlay.overlaid import OverlaidDirectory
 from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay, fit_overlay
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging, refuse_inside
 from isotone.engine.progress import Progress, Silent
@@ -192,11 +192,10 @@ def _by_name(overlays: Iterable[TensorOverlay]) -> dict[str, TensorOverlay]:
     return given
 
 
-def _small_files(directory: CompressedDirectory) -> dict[str, bytes]:
-    """Return the files beside the shards, without the index."""
-    small = directory.small_files()
-    small.pop(INDEX_FILE, None)
-    return {**small, CONFIG_FILE: json_bytes(overlay_config(directory.config))}
+def _small_files(directory: CompressedDirectory) -> dict[str, bytes | Path]:
+    """Return the files beside the shards, without the index, as they are now."""
+    companions = {record.name: directory.path / record.name for record in directory.companions}
+    return {**companions, CONFIG_FILE: json_bytes(overlay_config(directory.config))}
 
 
 def _finish(staging: Staging, name: str, write: Callable[[Path], None]) -> FileRecord:

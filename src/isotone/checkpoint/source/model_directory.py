@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from isotone.checkpoint.files.location import fingerprints, is_remote
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.companions import OtherFiles, find_other_files
+from isotone.checkpoint.source.index_check import refuse_absent
+from isotone.checkpoint.source.model_json import read_json
 from isotone.checkpoint.source.source import CompanionFile
-from isotone.errors import FormatError, InputError
-
-CONFIG_FILE = "config.json"
-INDEX_FILE = "model.safetensors.index.json"
-INDEX_SUFFIX = ".safetensors.index.json"
-
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
-_WEIGHTS = _PICKLES | {".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".tflite"}
+from isotone.checkpoint.source.unread import no_weights
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, find_weight_files
+from isotone.errors import FormatError
 
 
 class SafetensorsFiles:
@@ -41,6 +39,7 @@ class SafetensorsFiles:
     """
 
     skipped: Sequence[str] = ()
+    left_out: Mapping[str, str] = {}
 
     def __init__(self, files: Sequence[SafetensorsFile]) -> None:
         self.files = tuple(files)
@@ -101,15 +100,21 @@ class ModelDirectory(SafetensorsFiles):
     Raises
     ------
     InputError
-        If the directory has no safetensors file, or more than one index.
+        If the directory has no weights as safetensors, or several sets none of which transformers
+        would load.
     FormatError
-        If a shard is damaged, or the index does not fit the shards.
+        If a shard is missing or damaged, or the index does not fit the shards.
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__([SafetensorsFile.open(path) for path in _shards(directory)])
         self.directory = directory
-        _check_index(directory, self._file_of)
+        weights = find_weight_files(directory, self.config)
+        if weights is None:
+            raise no_weights(directory)
+        super().__init__([SafetensorsFile.open(path) for path in weights.shards])
+        self._weights = weights
+        owners = {name: file.path.name for name, file in self._file_of.items()}
+        refuse_absent(weights, owners, self)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -118,13 +123,19 @@ class ModelDirectory(SafetensorsFiles):
 
     @property
     def companions(self) -> Sequence[CompanionFile]:
-        """The other files of the model: no weights, no index, nothing hidden."""
-        return [
-            CompanionFile(name.as_posix(), path)
-            for path in sorted(self.directory.rglob("*"))
-            for name in (PurePosixPath(path.relative_to(self.directory).as_posix()),)
-            if _is_companion(name) and path.is_file()
-        ]
+        """The other files that go along with the weights."""
+        return self._others.companions
+
+    @property
+    def left_out(self) -> Mapping[str, str]:  # type: ignore[override]
+        """The files that do not go along, by name, and why each does not."""
+        return {**self._weights.left_out, **self._others.left_out}
+
+    @cached_property
+    def _others(self) -> OtherFiles:
+        index = [] if self._weights.index is None else [self._weights.index]
+        known = [*(path.name for path in (*self._weights.shards, *index)), *self._weights.left_out]
+        return find_other_files(self.directory, dict.fromkeys(known))
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal in two runs that share work: the files, and the config."""
@@ -178,80 +189,6 @@ def files_identity(paths: Sequence[Path]) -> dict[str, Any]:
     return identity
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds a table.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict
-        The table; empty if there is no such file.
-
-    Raises
-    ------
-    FormatError
-        If the file cannot be read, or holds no JSON table.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FormatError(f"{path}: is not a JSON table")
-    return content
-
-
-def _shards(directory: Path) -> list[Path]:
-    indexes = sorted(directory.glob(f"*{INDEX_SUFFIX}"))
-    if len(indexes) > 1:
-        names = ", ".join(index.name for index in indexes)
-        raise InputError(f"{directory}: has more than one index ({names}); keep one of them")
-    if indexes:
-        return _indexed_shards(directory, indexes[0])
-    shards = sorted(directory.glob("*.safetensors"))
-    if shards:
-        return shards
-    found = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
-    if found:
-        raise InputError(
-            f"{directory}: holds its weights as pickles ({found[0]}), which can run code and are "
-            "not read; convert them with transformers: "
-            "AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
-        )
-    raise InputError(f"{directory}: holds no .safetensors file; expected a model directory")
-
-
-def _indexed_shards(directory: Path, index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise FormatError(f"{index}: has no weight_map from tensor names to files")
-    shards = []
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            raise FormatError(f"{index}: names the shard {name!r}, which is not a plain file name")
-        if not (directory / name).is_file():
-            raise FormatError(f"{directory / name}: is named by {index.name} and is missing")
-        shards.append(directory / name)
-    return shards
-
-
-def _check_index(directory: Path, owner: dict[str, SafetensorsFile]) -> None:
-    """Check that each tensor that the index names is in the shard that it names."""
-    for index in directory.glob(f"*{INDEX_SUFFIX}"):
-        for name, shard in read_json(index)["weight_map"].items():
-            if name not in owner or owner[name].path.name != shard:
-                raise FormatError(
-                    f"{index}: says that {name} is in {shard}, and it is not there; "
-                    "the checkpoint is incomplete, fetch it again"
-                )
-
-
 def _unique_owners(files: Sequence[SafetensorsFile]) -> dict[str, SafetensorsFile]:
     owner: dict[str, SafetensorsFile] = {}
     for file in files:
@@ -262,9 +199,3 @@ def _unique_owners(files: Sequence[SafetensorsFile]) -> dict[str, SafetensorsFil
                 )
             owner[tensor.name] = file
     return owner
-
-
-def _is_companion(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    index = path.name.endswith(".index.json")
-    return not hidden and not index and path.suffix not in _WEIGHTS and str(path) != CONFIG_FILE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,11 @@ class Source(Protocol):
     @property
     def skipped(self) -> Sequence[str]:
         """The names of stored tensors that a Hugging Face model has no place for (some of GGUF)."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """The files beside the weights that do not go along, by name, and why."""
         ...
 
     @property

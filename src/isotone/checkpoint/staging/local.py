@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from isotone.checkpoint.files.atomic import TEMPORARY_FILES, write_atomically
+from isotone.checkpoint.files.atomic import TEMPORARY_FILES, writing_atomically
 from isotone.checkpoint.files.lock import take_lock
 from isotone.checkpoint.staging.scratch import Scratch
 from isotone.checkpoint.staging.staging import (
@@ -73,10 +73,11 @@ class LocalStaging(Staging):
     def part(self, name: str) -> Path:
         return self.directory / name
 
-    def write(self, name: str, content: bytes) -> None:
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        with writing_atomically(path) as file:
+            file.writelines(pieces)
 
     def discard(self) -> None:
         with writing(self.out):

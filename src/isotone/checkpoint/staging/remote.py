@@ -30,7 +30,7 @@ from typing import Any, Self
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.files.atomic import TEMPORARY_FILES
 from isotone.checkpoint.files.location import key, reaching, store
-from isotone.checkpoint.source.model_directory import CONFIG_FILE
+from isotone.checkpoint.source.weight_files import CONFIG_FILE
 from isotone.checkpoint.staging.scratch import Scratch
 from isotone.checkpoint.staging.staging import (
     MARKER_FILE,
@@ -119,10 +119,19 @@ class RemoteStaging(Staging):
         return self._files[name]
 
     def write(self, name: str, content: bytes) -> None:
+        _write(self.directory / name, content)
+        self._note_file(name)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
         path = self.directory / name
-        _write(path, content)
+        with reaching(path), store(path).open(key(path), "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        self._note_file(name)
+
+    def _note_file(self, name: str) -> None:
         if not name.startswith("."):
-            self._files[name] = path
+            self._files[name] = self.directory / name
 
     def discard(self) -> None:
         with writing(self.out):

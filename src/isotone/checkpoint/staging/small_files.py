@@ -1,15 +1,15 @@
-"""The files beside the shards: config, index, tokenizer and the like."""
+"""The files beside the shards: config, index, tokenizer; large ones are copied in pieces."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from isotone.checkpoint.compressed.file_record import FileRecord
+from isotone.checkpoint.compressed.file_record import FileRecord, read_pieces
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.staging.staging import Staging
 
@@ -74,7 +74,23 @@ def write_small_files(staging: Staging, contents: Mapping[str, bytes | Path]) ->
     """
     records = []
     for name, content in sorted(contents.items()):
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        staging.write(name, data)
-        records.append(FileRecord(name, len(data), blake3(data).hexdigest()))
+        if isinstance(content, bytes):
+            staging.write(name, content)
+            records.append(FileRecord(name, len(content), blake3(content).hexdigest()))
+        else:
+            records.append(_copy(staging, name, content))
     return records
+
+
+def _copy(staging: Staging, name: str, path: Path) -> FileRecord:
+    """Copy a file of any size in pieces; what is recorded is what was written."""
+    hasher, sizes = blake3(), []
+
+    def pieces() -> Iterator[bytes]:
+        for piece in read_pieces(path):
+            hasher.update(piece)
+            sizes.append(len(piece))
+            yield piece
+
+    staging.write_pieces(name, pieces())
+    return FileRecord(name, sum(sizes), hasher.hexdigest())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,6 @@ class Staging(ABC):
         """
         self.write(f".note-{name}.json", json.dumps(content).encode())
 
-    @abstractmethod
     def write(self, name: str, content: bytes) -> None:
         """Write a small file atomically.
 
@@ -141,6 +140,19 @@ class Staging(ABC):
             Its path relative to the directory.
         content : bytes
             All of its bytes.
+        """
+        self.write_pieces(name, [content])
+
+    @abstractmethod
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a file that may be larger than memory.
+
+        Parameters
+        ----------
+        name : str
+            Its path relative to the directory.
+        pieces : iterable of bytes
+            Its bytes, piece by piece.
         """
 
     @abstractmethod

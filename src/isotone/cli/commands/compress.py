@@ -21,7 +21,7 @@ from isotone.cli.options import (
     Workers,
 )
 from isotone.cli.schedule import schedule_details, schedule_report
-from isotone.cli.tables import fallback_lines, summary_table
+from isotone.cli.tables import fallback_lines, left_out_lines, summary_table
 from isotone.errors import InputError
 from isotone.pipeline.compress import compress as run_compress
 from isotone.pipeline.schedule import NODE_BYTES_PER_SECOND, plan_schedule
@@ -145,7 +145,7 @@ def compress(
 
 
 def _print_summary(out: str, summary: CompressSummary, *, json: bool) -> None:
-    for line in fallback_lines(summary):
+    for line in (*left_out_lines(summary), *fallback_lines(summary)):
         warn(line)
     if json:
         print_json(summary)

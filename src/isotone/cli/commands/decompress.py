@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isotone.cli.console import print_json, say, size
+from isotone.cli.console import print_json, say, size, warn
 from isotone.cli.engines import at_work
 from isotone.cli.options import Address, Cores, Directory, EngineName, Json, Out, Overwrite, Workers
 from isotone.pipeline.decompress import decompress as run_decompress
@@ -28,6 +28,8 @@ def decompress(
             overwrite=overwrite,
             progress=progress,
         )
+    if summary.edited:
+        warn(f"changed since it was compressed, and taken as it is: {', '.join(summary.edited)}")
     if json:
         print_json(summary)
         return

@@ -70,6 +70,7 @@ class GgufSource:
         self.config = model.config_json
         self.companions: Sequence[CompanionFile] = model.companions
         self.skipped = skipped
+        self.left_out: Mapping[str, str] = {}
         self.tensors: Sequence[TensorInfo] = [
             TensorInfo(name, reader.format.value, reader.shape) for name, reader in readers.items()
         ]

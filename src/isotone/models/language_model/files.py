@@ -15,7 +15,9 @@ from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.opening import open_compressed
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, ModelDirectory, read_json
+from isotone.checkpoint.source.model_directory import ModelDirectory
+from isotone.checkpoint.source.model_json import read_json
+from isotone.checkpoint.source.weight_files import CONFIG_FILE
 from isotone.errors import InputError
 from isotone.models.open_source import open_source
 from isotone.models.transformers_calls import transformers_errors

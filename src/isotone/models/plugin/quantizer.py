@@ -19,6 +19,7 @@ from transformers.quantizers import auto as quantizers
 from transformers.quantizers.base import HfQuantizer
 
 from isotone.checkpoint.compressed.config import WEIGHTS_KEY
+from isotone.checkpoint.compressed.dense_folder import holds_dense_weights
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
@@ -148,6 +149,13 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             return None
         if self._is_packed and load_config.device_mesh is not None:
             raise InputError("a packed model cannot be split among processes; load it dense")
+        folder = Path(checkpoint_files[0]).parent
+        if holds_dense_weights(folder, map(Path, checkpoint_files)):
+            if self.quantization_config.residency != "dense":
+                raise InputError(
+                    f"{folder}: its weights are dense; load them without IsotoneConfig"
+                )
+            return None
         self._directory = read_through(load_config, checkpoint_files)
         decode = _DECODE[self.quantization_config.residency]
         self._tensors = checkpoint_tensors(self._directory, decode, self._tied)
@@ -176,7 +184,8 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         return wanted
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        assert self._directory is not None
+        if self._directory is None:
+            return model  # its weights are dense
         setattr(model, DIRECTORY_ATTRIBUTE, self._directory.path)
         if self._is_packed:
             install(model)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.vocabulary import heads
 from isotone.plan.tensors import Clustered
-from isotone.plan.vocabulary import heads
 
 _HEAD = 16.0
 

@@ -16,6 +16,7 @@ import numpy as np
 from isotone.calibration.arrays import load_array, write_array
 from isotone.calibration.statistics import Statistics
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.core.calibrated.gptq import fit_with_feedback
 from isotone.core.calibrated.inverse_hessian import InverseHessianFactor, column_order
 from isotone.core.calibrated.scales import summarise_by_cost
@@ -27,7 +28,6 @@ from isotone.pipeline.allocate.each_matrix import matrices_of
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
 from isotone.pipeline.allocate.rate_probe import fixed_bits
 from isotone.plan.tensors import Clustered
-from isotone.plan.vocabulary import has_row_per_token
 
 MatrixKey = tuple[str, int]
 """The name of a tensor, and the position of a matrix in it."""

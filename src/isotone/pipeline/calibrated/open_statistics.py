@@ -10,6 +10,7 @@ from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics
 from isotone.checkpoint.compressed.file_record import hash_file
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.checkpoint.staging.staging import Staging
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
@@ -17,7 +18,6 @@ from isotone.models.open_source import runnable
 from isotone.models.prefix import AUTO, Prefix, find_prefix, shown
 from isotone.models.transformers_calls import require_transformers
 from isotone.plan.tensors import Clustered
-from isotone.plan.vocabulary import has_row_per_token
 
 _DIRECTORY = ".statistics"
 

@@ -17,8 +17,8 @@ from isotone.checkpoint.compressed.manifest import (
     Record,
 )
 from isotone.checkpoint.compressed.record_parsing import parse_record
-from isotone.checkpoint.source.model_directory import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging

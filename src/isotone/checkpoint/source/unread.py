@@ -1,0 +1,87 @@
+"""What to tell a user whose model is in a form that isotone does not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from isotone.checkpoint.source.companions import weight_format
+from isotone.checkpoint.source.model_json import read_json
+from isotone.checkpoint.source.weight_files import is_adapter
+from isotone.errors import InputError
+
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+"""The suffixes of weights that are stored as pickles."""
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def no_weights(directory: Path) -> InputError:
+    """Return the error for a directory without safetensors weights: what is there, what to do.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory.
+
+    Returns
+    -------
+    InputError
+        To be raised.
+    """
+    files = sorted(path.name for path in directory.iterdir() if path.is_file())
+    if any(is_adapter(name) for name in files):
+        return adapter_alone(directory)
+    ggufs = [name for name in files if name.endswith(".gguf")]
+    pickles = [name for name in files if Path(name).suffix in PICKLES]
+    if ggufs and not pickles:
+        return InputError(
+            f"{directory}: holds its weights as GGUF ({_some(ggufs)}); give the file itself, "
+            f"{directory / ggufs[0]}"
+        )
+    if pickles:
+        return InputError(
+            f"{directory}: holds its weights as pickles ({_some(pickles)}), which can run code and "
+            "are not read; convert them with transformers: "
+            "AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+        )
+    other = [name for name in files if weight_format(name) is not None]
+    if other:
+        return InputError(
+            f"{directory}: holds its weights as {weight_format(other[0])} ({_some(other)}), which "
+            "isotone does not read; fetch or save the model as safetensors"
+        )
+    inner = sorted({path.parent.name for path in directory.glob("*/*.safetensors")})
+    if inner:
+        return InputError(
+            f"{directory}: holds no weights itself; its folders do ({_some(inner)}): give one of "
+            "them"
+        )
+    return InputError(f"{directory}: holds no .safetensors file; expected a model directory")
+
+
+def adapter_alone(path: Path) -> InputError:
+    """Return the error for an adapter without its base model.
+
+    Parameters
+    ----------
+    path : Path
+        The directory of the adapter, or its file.
+
+    Returns
+    -------
+    InputError
+        To be raised.
+    """
+    config = read_json((path if path.is_dir() else path.parent) / _ADAPTER_CONFIG)
+    base = config.get("base_model_name_or_path")
+    return InputError(
+        f"{path}: is an adapter without its base model{f' ({base})' if base else ''}; merge it "
+        "first (PEFT: merge_and_unload(), then save_pretrained(NEW)) and compress NEW, or compress "
+        "the base model and load the adapter on top of it"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *more = names
+    return f"{first} and {len(more)} more" if more else first
