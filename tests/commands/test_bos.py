@@ -153,7 +153,7 @@ def test_what_cannot_be_is_refused_in_a_line(isotone, language_models, models, c
 
 @pytest.mark.parametrize("command", ["eval", "calibrate", "compress", "heal"])
 def test_the_tables_say_what_windows_begin_with(isotone, models, command, tmp_path):
-    for kind, said in (("one", "<s>"), ("none", "no token")):
+    for kind, said in (("one", "<s>"), ("none", "no special token")):
         run = isotone(*arguments(command, models(kind), tmp_path / kind))
         assert f"windows begin with {said}" in " ".join(
             run.out.replace("│", " ").replace("┃", " ").split()
@@ -166,7 +166,7 @@ def test_statistics_of_windows_that_begin_otherwise_are_not_used(isotone, models
     by = ("compress", given.dense, tmp_path / "out", "--k", 4, "--calibrate", statistics)
     run = isotone(*by)
     assert (run.code, run.err.count("\n")) == (2, 1)
-    assert "begin with no token, and they are to begin with <s>" in run.err
+    assert "begin with no special token, and they are to begin with <s>" in run.err
     assert isotone(*by, "--bos", "no").code == 0
 
 
@@ -189,7 +189,7 @@ def test_statistics_that_do_not_say_are_those_of_windows_without(isotone, models
     del body["about"]["bos"]
     path.write_text(json.dumps(body), "utf-8")
     by = ("compress", given.dense, tmp_path / "out", "--k", 4, "--calibrate", statistics)
-    assert "begin with no token" in isotone(*by).err
+    assert "begin with no special token" in isotone(*by).err
     assert isotone(*by, "--bos", "no").code == 0
 
 

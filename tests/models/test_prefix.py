@@ -56,6 +56,19 @@ def test_a_vocabulary_of_few_words_can_be_asked(words):
     assert tokenizer_prefix(tokenizer, "model") == (vocabulary["<s>"],)
 
 
+@pytest.mark.parametrize("template", ["<s> $A", "$A <s>"])
+def test_one_token_for_the_beginning_the_end_and_the_unknown_is_told_apart(template):
+    vocabulary = {"<s>": 0, "yes": 1}
+    core = Tokenizer(WordLevel(vocabulary, unk_token="<s>"))
+    core.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0)]
+    )
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<s>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    assert tokenizer("x")["input_ids"] == [0, 0]
+    assert tokenizer_prefix(tokenizer, "model") == ((0,) if template.startswith("<s>") else ())
+
+
 def test_a_choice_overrules_the_tokenizer():
     adds = language_model.tokenizer(before=("<s>",), bos_token="<s>")
     has = language_model.tokenizer(bos_token="<s>")
@@ -94,7 +107,9 @@ def test_a_tokenizer_that_changes_the_text_itself_is_refused():
 def test_two_models_that_begin_texts_otherwise_are_not_compared():
     adds = files_with(language_model.tokenizer(before=("<s>",), bos_token="<s>"), "one")
     has = files_with(language_model.tokenizer(bos_token="<s>"), "other")
-    with pytest.raises(InputError, match=r"other: .* begins a text with no token, and that of one"):
+    with pytest.raises(
+        InputError, match=r"other: .* begins a text with no special token, and that of one"
+    ):
         check_same_prefix(adds, has, "auto")
     for choice in ("yes", "no"):
         check_same_prefix(adds, has, choice)
@@ -102,4 +117,4 @@ def test_two_models_that_begin_texts_otherwise_are_not_compared():
 
 def test_a_prefix_is_shown_by_its_tokens():
     assert shown(("<mask>", "<s>")) == "<mask> <s>"
-    assert shown(()) == "no token"
+    assert shown(()) == "no special token"

@@ -57,6 +57,12 @@ def test_a_prefix_begins_every_window_within_its_tokens(n, length, n_windows, pr
     assert np.array_equal(spread[:, len(prefix) :], spread_windows(tokens, length, n_windows))
 
 
+def test_a_text_that_begins_with_the_prefix_does_not_get_it_twice():
+    text = np.array([7, 8, 1, 2, 3, 4, 7, 8])
+    assert windows_of(text, 4, [7, 8]).tolist() == [[7, 8, 1, 2], [7, 8, 3, 4], [7, 8, 7, 8]]
+    assert windows_of(text, 4, [8]).tolist() == [[8, 7, 8, 1], [8, 2, 3, 4]]
+
+
 def test_a_window_that_holds_nothing_but_its_prefix_is_refused():
     with pytest.raises(InputError, match="context 2: expected 3 tokens or more"):
         cut_windows(np.arange(9), 2, 1, "text", [7, 8])

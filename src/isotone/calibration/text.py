@@ -14,7 +14,7 @@ from isotone.errors import InputError
 from isotone.models.language_model.checks import check_tokens
 from isotone.models.prefix import Prefix
 from isotone.models.sampling import sample_text
-from isotone.models.text import Tokens, encode, read_text_file, spread_windows
+from isotone.models.text import Tokens, encode, read_text_file, spread_windows, without_prefix
 
 N_WINDOWS, CONTEXT = 48, 256
 """The number of windows and the tokens in each of them, at most."""
@@ -65,6 +65,7 @@ def calibration_text(
         return sample_text(model, files.tokenizer, *shape, prefix=before, progress=progress)
     expected = f"a text file, a directory of isotone calibrate, or '{SELF}'"
     tokens = encode(files.tokenizer, read_text_file(Path(text), expected))
+    tokens = without_prefix(tokens, before)
     check_tokens(files, tokens)
     context = min(context, len(tokens) // 2 + len(before))
     if context < _SHORTEST + len(before):

@@ -101,9 +101,11 @@ def tokenizer_prefix(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[int
         If it encodes the same text differently with its special tokens and without, or encodes none
         of its own tokens.
     """
+    special = set(tokenizer.all_special_ids)
     for text in _probes(tokenizer):
         bare = _encoded(tokenizer, text)
-        if not bare:
+        # Where one token stands for what is unknown and for the beginning, it tells nothing.
+        if not bare or special.intersection(bare):
             continue
         whole = list(tokenizer(text)["input_ids"])
         for start in range(len(whole) - len(bare) + 1):
@@ -152,24 +154,22 @@ def shown(names: Sequence[str]) -> str:
     Returns
     -------
     str
-        The names with spaces between, or `no token`.
+        The names with spaces between, or `no special token`.
 
     Examples
     --------
     >>> shown(["[gMASK]", "<sop>"])
     '[gMASK] <sop>'
     >>> shown([])
-    'no token'
+    'no special token'
     """
-    return " ".join(names) or "no token"
+    return " ".join(names) or "no special token"
 
 
 def _probes(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Yield short texts, one of which any tokenizer that can encode something encodes."""
     yield "x"
-    special = set(tokenizer.all_special_ids)
-    ordinary = (token for token in range(len(tokenizer)) if token not in special)
-    for token, _ in zip(ordinary, range(_MOST_PROBES), strict=False):
+    for token in range(min(len(tokenizer), _MOST_PROBES)):
         yield str(tokenizer.decode([token]))
 
 

@@ -151,6 +151,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
 def windows_of(tokens: Tokens, context: int, prefix: Sequence[int] = ()) -> Tokens:
     """Return all windows of a text, one after the other; a rest shorter than a window is dropped.
 
+    A text that itself begins with the prefix does not get it twice.
+
     Parameters
     ----------
     tokens : int64 array, `[n]`
@@ -163,7 +165,7 @@ def windows_of(tokens: Tokens, context: int, prefix: Sequence[int] = ()) -> Toke
     Returns
     -------
     int64 array, `[n // (context - len(prefix)), context]`
-        The windows; without a prefix a view of `tokens`.
+        The windows, of n tokens without a prefix of their own; without a prefix a view of `tokens`.
 
     Raises
     ------
@@ -186,11 +188,31 @@ def windows_of(tokens: Tokens, context: int, prefix: Sequence[int] = ()) -> Toke
             f"context {context}: expected {len(prefix) + 1} tokens or more; a window begins with "
             f"{len(prefix)} that are not the text's"
         )
+    tokens = without_prefix(tokens, prefix)
     n = len(tokens) // length
     windows = tokens[: n * length].reshape(n, length)
     if not len(prefix):
         return windows
     return np.hstack([np.broadcast_to(np.asarray(prefix, np.int64), (n, len(prefix))), windows])
+
+
+def without_prefix(tokens: Tokens, prefix: Sequence[int]) -> Tokens:
+    """Return the tokens of a text without a prefix that it begins with itself.
+
+    Parameters
+    ----------
+    tokens : int64 array, `[n]`
+        The token ids of the text.
+    prefix : sequence of int
+        The token ids that every window begins with.
+
+    Returns
+    -------
+    int64 array, `[n]` or `[n - len(prefix)]`
+        The tokens, a view.
+    """
+    begins = tokens[: len(prefix)].tolist() == list(prefix)
+    return tokens[len(prefix) :] if begins else tokens
 
 
 def cut_windows(
