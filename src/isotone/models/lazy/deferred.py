@@ -1,8 +1,9 @@
 """What a module of a packed model sees as its `weight`: a tensor that is decoded when it is used.
 
-Its shape, dtype and device are known without decoding. A linear layer hands its input to the
-clustered weight, an embedding decodes the rows that it looks up, and an index into a stack decodes
-one matrix. For everything else the dense weight is made, used and forgotten.
+Its shape, dtype and device are known without decoding, and it cannot be written to. A linear layer
+hands its input to the clustered weight, an embedding decodes the rows that it looks up, and an
+index into a stack decodes one matrix. For everything else the dense weight is made, used and
+forgotten.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from isotone.models.lazy.expression import Expression, replaced
+from isotone.models.packed.read_only import refuse_write, run_reading
 from isotone.models.packed.weight import ClusteredWeight
 
 _FREE = {
@@ -83,10 +85,22 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
     def _compute(cls, func: Any, args: Any, kwargs: Any) -> Any:
         shortcut = _SHORTCUTS.get(func)
         result = shortcut(*args, **kwargs) if shortcut else None
-        return func(*dense(args), **dense(kwargs)) if result is None else result
+        if result is not None:
+            return result
+        decoded: list[torch.Tensor] = []
+
+        def decode(weight: Deferred) -> torch.Tensor:
+            with torch.inference_mode(mode=False):  # inference tensors do not count writes
+                decoded.append(weight.source.evaluate())
+            return decoded[-1]
+
+        args, kwargs = replaced((args, kwargs), Deferred, decode)
+        return run_reading(func, args, kwargs, decoded)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            raise refuse_write(func)
         return func(*dense(args), **dense(kwargs or {}))
 
 

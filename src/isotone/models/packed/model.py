@@ -23,11 +23,14 @@ from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
-from isotone.models.packed.modules import ORDINARY_CLASS, subclass
+from isotone.models.packed.modules import PackedParameter, host, hosts
+from isotone.models.packed.read_only import refuse_write
+from isotone.models.packed.subclass import ORDINARY_CLASS, subclass
 from isotone.models.packed.weight import ClusteredWeight
 from isotone.models.plugin.config import IsotoneConfig
 from isotone.models.plugin.origin import DIRECTORY_ATTRIBUTE
 
+_CASTS = ("float", "double", "half", "bfloat16")
 _MAKING = ".isotone-complete"
 
 
@@ -45,13 +48,85 @@ def become_packed(model: Any) -> None:
         if isinstance(module, PreTrainedModel):
             present: Any = type(module)
             ordinary: Any = getattr(present, ORDINARY_CLASS, present)
-            module.__class__ = _packed_class(present, ordinary)
+            module.__class__ = packed_class(present, ordinary)
 
 
 @cache
-def _packed_class(present: Any, ordinary: Any) -> type[Any]:
-    additions = {"dtype": property(_dtype), "save_pretrained": _save_pretrained}
-    return subclass(present, {ORDINARY_CLASS: ordinary, **additions})
+def packed_class(present: Any, ordinary: Any) -> type[Any]:
+    """Make the class of a packed model.
+
+    Parameters
+    ----------
+    present : type
+        The class that the model has.
+    ordinary : type
+        The class that it had when it was loaded.
+
+    Returns
+    -------
+    type
+        A subclass of `present`.
+    """
+    additions = {
+        ORDINARY_CLASS: ordinary,
+        "dtype": property(_dtype),
+        "num_parameters": _num_parameters,
+        "resize_token_embeddings": _refuse_resizing,
+        "save_pretrained": _save_pretrained,
+        "tie_weights": _tie_weights,
+        # Those of transformers refuse any quantized model; the weights of this one follow.
+        **{name: getattr(torch.nn.Module, name) for name in _CASTS},
+    }
+    return subclass(packed_class, (present, ordinary), additions)
+
+
+def _refuse_resizing(self: Any, *_args: Any, **_options: Any) -> None:
+    """Raise InputError: rows cannot be added to packed ranks."""
+    raise refuse_write(self.resize_token_embeddings)
+
+
+def _tie_weights(
+    self: Any, missing_keys: set[str] | None = None, recompute_mapping: bool = True
+) -> None:
+    """Tie packed weights by sharing them, and all others as transformers does."""
+    known = self.all_tied_weights_keys
+    tied = self.get_expanded_tied_weights_keys(all_submodels=True) if recompute_mapping else known
+    packed = dict(hosts(self))
+    for target, source in tied.items():
+        if source in packed and packed.get(target) is not packed[source]:
+            module, _, name = target.rpartition(".")
+            host(self.get_submodule(module), name, packed[source])
+    self.all_tied_weights_keys = {t: s for t, s in tied.items() if s not in packed}
+    try:
+        ordinary = getattr(type(self), ORDINARY_CLASS)
+        ordinary.tie_weights(self, missing_keys, recompute_mapping=False)
+    finally:
+        self.all_tied_weights_keys = known
+
+
+def _num_parameters(
+    self: Any, only_trainable: bool = False, exclude_embeddings: bool = False
+) -> int:
+    """Return the number of parameters as for the dense model; a packed weight is not trainable."""
+    left_out = set()
+    if exclude_embeddings:
+        embeddings = [m for m in self.modules() if isinstance(m, torch.nn.Embedding)]
+        left_out = {id(part) for each in embeddings for part in (each, *each.modules())}
+    total = 0
+    for module in self.modules():
+        if id(module) in left_out:
+            continue
+        for parameter in module._parameters.values():
+            codebook = isinstance(module, ClusteredWeight) and not only_trainable
+            if parameter is not None and not codebook and _counts(parameter, only_trainable):
+                total += parameter.numel()
+        if isinstance(module, PackedParameter) and not only_trainable:
+            total += module.source.shape.numel()
+    return total
+
+
+def _counts(parameter: torch.Tensor, only_trainable: bool) -> bool:
+    return parameter.requires_grad or not only_trainable
 
 
 def _dtype(model: Any) -> torch.dtype:

@@ -21,13 +21,11 @@ from isotone.checkpoint.compressed.manifest import ClusteredRecord
 from isotone.models.lazy.deferred import Deferred
 from isotone.models.lazy.expression import Expression
 from isotone.models.lazy.loading_tensor import Loading
+from isotone.models.packed.subclass import ORDINARY_CLASS, subclass
 from isotone.models.packed.weight import ClusteredWeight
 
 CLUSTERED_CHILD = "_clustered"
 """The child of a host module that holds its clustered weights, by parameter."""
-
-ORDINARY_CLASS = "_isotone_ordinary_class"
-"""On the class that a module was given: the class that it had."""
 
 
 class PackedParameter(nn.Module):  # type: ignore[misc]
@@ -74,7 +72,7 @@ def install(model: nn.Module) -> None:
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if isinstance(tensor, Loading):
                 parameter = packed.setdefault(id(tensor), PackedParameter(tensor.source))
-                _host(module, name, parameter)
+                host(module, name, parameter)
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, PackedParameter]]:
@@ -138,7 +136,18 @@ def warn_of_dense(model: nn.Module, read: Iterable[ClusteredRecord]) -> None:
         )
 
 
-def _host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
+def host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
+    """Put a packed parameter in the place of a parameter or a buffer of a module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module; its class is replaced by a subclass.
+    name : str
+        The name of the parameter.
+    parameter : PackedParameter
+        What takes its place; several modules may share it.
+    """
     module._parameters.pop(name, None)
     module._buffers.pop(name, None)
     if CLUSTERED_CHILD not in module._modules:
@@ -147,35 +156,46 @@ def _host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
     assert isinstance(held, nn.ModuleDict)
     held[name] = parameter
     ordinary: Any = getattr(type(module), ORDINARY_CLASS, type(module))
-    module.__class__ = _hosting_class(ordinary, tuple(held))
+    module.__class__ = hosting_class(ordinary, *held)
 
 
 @cache
-def _hosting_class(ordinary: Any, names: tuple[str, ...]) -> type[Any]:
-    """Make a subclass of a module's class in which some parameters are decoded when asked for."""
-    return subclass(ordinary, {name: _decoding_property(name) for name in names})
+def hosting_class(ordinary: Any, *names: str) -> type[Any]:
+    """Make a subclass of a module's class in which some parameters are decoded when asked for.
 
-
-def subclass(ordinary: type[Any], additions: dict[str, Any]) -> type[Any]:
-    """Make a subclass of the same name, since much of transformers looks classes up by name.
+    torch.compile cannot trace what decodes them, so a compiled model runs such a module as it is.
 
     Parameters
     ----------
     ordinary : type
         The class.
-    additions : dict of str to object
-        Attributes of the subclass.
+    *names : str
+        The parameters.
 
     Returns
     -------
     type
-        The subclass; its `ORDINARY_CLASS` attribute is the class.
+        The subclass.
     """
-    kept = {key: getattr(ordinary, key) for key in ("__module__", "__qualname__", "__doc__")}
-    return type(ordinary.__name__, (ordinary,), {**kept, ORDINARY_CLASS: ordinary, **additions})
+    additions: dict[str, Any] = {name: _decoding_property(name) for name in names}
+    additions["register_parameter"] = _register_parameter
+    additions["forward"] = torch.compiler.disable(ordinary.forward)
+    return subclass(hosting_class, (ordinary, *names), additions)
+
+
+def _register_parameter(self: Any, name: str, param: nn.Parameter | None) -> None:
+    """Let an ordinary parameter take the place of a packed one."""
+    held = self._modules[CLUSTERED_CHILD]
+    assert isinstance(held, nn.ModuleDict)
+    if name in held and isinstance(param, nn.Parameter):
+        del held[name]
+        ordinary = getattr(type(self), ORDINARY_CLASS)
+        self.__class__ = hosting_class(ordinary, *held) if len(held) else ordinary
+    nn.Module.register_parameter(self, name, param)
 
 
 def _decoding_property(name: str) -> property:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def get(module: nn.Module) -> torch.Tensor:
         held = module._modules[CLUSTERED_CHILD]
         assert isinstance(held, nn.ModuleDict)

@@ -201,8 +201,11 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
 
     @property
     def is_trainable(self) -> bool:
-        """Whether transformers may train it: not as it is, since ranks cannot be trained."""
-        return False
+        """Whether transformers may train what is put on top of it (adapters): it may.
+
+        Training all weights is refused by transformers itself, as of any quantized model.
+        """
+        return True
 
 
 def _weight_bytes(checkpoint_files: list[str]) -> int:
