@@ -27,8 +27,10 @@ from isotone.calibration.parts import PartitionedModel
 from isotone.calibration.route import NotLayerwiseError
 from isotone.calibration.statistics import INDEX_FILE, StatisticsEntry, text_file, write_index
 from isotone.calibration.text import calibration_text
+from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.source.source import Source
 from isotone.engine.progress import Progress
+from isotone.errors import InputError
 from isotone.models.open_source import runnable
 from isotone.models.prefix import Prefix
 from isotone.plan.tensors import Clustered
@@ -65,7 +67,7 @@ def collect(
     Raises
     ------
     InputError
-        If the model cannot be run, or the text cannot be used.
+        If the model cannot be run, the text cannot be used, or no matrix was seen at work.
 
     Notes
     -----
@@ -99,6 +101,16 @@ def collect(
     except NotLayerwiseError as reason:
         about["whole_model"] = str(reason)
         entries = run(PartitionedModel.whole(source), _WHOLE)
+    if not entries:
+        raise _nothing_seen(source, sum(plan.n_matrices for plan in plans))
     write_index(out, about, entries)
     for unfinished in (_BY_LAYER, _WHOLE):
         shutil.rmtree(out / unfinished, ignore_errors=True)
+
+
+def _nothing_seen(source: ModelDirectory, n_matrices: int) -> InputError:
+    return InputError(
+        f"{source.directory}: no linear layer that ran on text uses any of its {n_matrices} "
+        "matrices, so nothing can be calibrated; transposed layers as those of GPT-2 cannot be; "
+        "compress without --calibrate"
+    )

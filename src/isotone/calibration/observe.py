@@ -1,9 +1,9 @@
 """Observes the inputs and the output gradients of a model's matrices while text runs through it.
 
-Every product of an input with a matrix is a call of `torch.nn.functional.linear`, whether in a
-module or for one expert of a stack, and the matrix is identified by its memory address. So nothing
-here depends on an architecture. Where several matrices share one input, as those of queries, keys
-and values do, its second moments are added up once.
+Every product of an input with a matrix is a call of `torch.nn.functional.linear`, or of `matmul`
+with the matrix transposed, whether in a module or for one expert of a stack, and the matrix is
+identified by its memory address. So nothing here depends on an architecture. Where several matrices
+share one input, as those of queries, keys and values do, its second moments are added up once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,16 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+_FACTORS = {
+    torch.matmul: 0,
+    torch.Tensor.matmul: 0,
+    torch.Tensor.__matmul__: 0,
+    torch.mm: 0,
+    torch.Tensor.mm: 0,
+    torch.addmm: 1,
+}
+"""Functions that multiply two matrices, and the position of the first one among the arguments."""
 
 
 @dataclass
@@ -69,10 +79,12 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if self.active and func is torch.nn.functional.linear and len(args) > 1:
-            number = self._matrices.get(args[1].data_ptr())
+        given = _product(func, args) if self.active else None
+        if given is not None:
+            inputs, weight = given
+            number = self._matrices.get(weight.data_ptr())
             if number is not None:
-                self._observe(number, args[0], out)
+                self._observe(number, inputs, out)
         return out
 
     def release_input(self) -> None:
@@ -96,6 +108,23 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
             observation.moments[int(self.held_out)].addmm_(rows.T, rows)
         if out.requires_grad:
             out.register_hook(lambda gradient: _add_gradient(observation, gradient))
+
+
+def _product(func: Any, args: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the inputs and the matrix, if a call multiplies inputs with the rows of a matrix.
+
+    The call is `linear`, or a product with the transposed matrix, as some models write it.
+    """
+    if func is torch.nn.functional.linear and len(args) > 1:
+        return args[0], args[1]
+    first = _FACTORS.get(func, len(args))
+    if len(args) < first + 2:
+        return None
+    inputs, weight = args[first : first + 2]
+    if not isinstance(inputs, torch.Tensor) or not isinstance(weight, torch.Tensor):
+        return None
+    is_transposed = weight.ndim == 2 and weight.stride() == (1, weight.shape[0])
+    return (inputs, weight) if is_transposed and not weight.is_contiguous() else None
 
 
 def _add_gradient(observation: Observation, gradient: torch.Tensor) -> None:

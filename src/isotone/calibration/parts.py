@@ -113,7 +113,11 @@ class PartitionedModel:
         PartitionedModel
             The model, with all its weights in memory.
         """
-        return cls(load_model(source), [])
+        if "quantization_config" in source.config:
+            return cls(load_model(source), [])
+        parts = cls(load_model(source, stored_weights(source)), [])
+        parts._read_outside()
+        return parts
 
     @classmethod
     def by_layer(cls, source: ModelDirectory) -> PartitionedModel:
@@ -142,10 +146,7 @@ class PartitionedModel:
         except InputError as error:
             raise NotLayerwiseError(str(error)) from error
         parts._refuse_shared()
-        _read(parts._outside)
-        for module in model.modules():
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else _dense(buffer)
+        parts._read_outside()
         return parts
 
     def __len__(self) -> int:
@@ -223,6 +224,12 @@ class PartitionedModel:
         logits: torch.Tensor = out.logits
         run.check_logits(logits)
         return logits
+
+    def _read_outside(self) -> None:
+        _read(self._outside)
+        for module in self.model.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else _dense(buffer)
 
     def _refuse_shared(self) -> None:
         owners: dict[int, int] = {}

@@ -12,6 +12,7 @@ from isotone.models.prefix import shown
 from isotone.pipeline.summary import CompressSummary
 
 _MOST_NAMES = 3
+_MANY = 0.5  # share of calibrated weights below which a user is told
 
 
 def pairs_table(rows: Mapping[str, str]) -> Table:
@@ -61,6 +62,8 @@ def summary_table(summary: CompressSummary) -> Table:
         rows["calibration windows begin with"] = shown(summary.calibration["bos"])
     if summary.base_bytes:
         rows["changed"] = f"{summary.n_changed:,} tensors; all else is in the base"
+    if summary.calibration is not None and "share" in summary.calibration:
+        rows["calibrated"] = f"{summary.calibration['share']:.0%} of the linear weights"
     if summary.skipped:
         rows["left out"] = first_names(summary.skipped)
     if summary.seconds:
@@ -86,9 +89,12 @@ def fallback_lines(summary: CompressSummary) -> list[str]:
     if summary.calibration is None:
         return []
     reasons: Mapping[str, Sequence[str]] = summary.calibration["fallbacks"]
-    return whole_model_lines(summary.calibration.get("whole_model")) + [
-        f"not calibrated, {reason}: {first_names(names)}" for reason, names in reasons.items()
-    ]
+    share = summary.calibration.get("share", 1.0)
+    few = [f"only {share:.0%} of the weights of linear layers are calibrated"]
+    return [
+        *(few if share < _MANY else []),
+        *whole_model_lines(summary.calibration.get("whole_model")),
+    ] + [f"not calibrated, {reason}: {first_names(names)}" for reason, names in reasons.items()]
 
 
 def whole_model_lines(reason: str | None) -> list[str]:

@@ -21,7 +21,7 @@ from isotone.pipeline.calibrated import fallbacks, rate_search
 from isotone.pipeline.calibrated.fitter import NO_HELP
 from isotone.pipeline.write import shards
 from tests.builders import language_model
-from tests.builders.calibrated_models import PROJECTIONS, WIDE
+from tests.builders.calibrated_models import WIDE
 
 
 def files(directory):
@@ -125,23 +125,19 @@ def test_the_command_line_says_what_fell_back(dense, tmp_path):
 
 def test_too_few_tokens_are_no_calibration_and_that_is_said(dense, tmp_path):
     (tmp_path / "short.txt").write_text(language_model.text(60), "utf-8")
-    summary = isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=tmp_path / "short.txt")
-    plain = isotone.compress(dense, tmp_path / "plain", bits=3.5)
-    assert summary.calibration["n_calibrated"] == 0
-    assert any("tokens, fewer than" in reason for reason in summary.calibration["fallbacks"])
-    assert summary.bits_per_weight == pytest.approx(plain.bits_per_weight, rel=0.005)
+    with pytest.raises(InputError, match=r"none of the 16 .*tokens, fewer than"):
+        isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=tmp_path / "short.txt")
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_gives_no_numbers_falls_back(tmp_path, text):
+def test_a_model_that_gives_no_numbers_is_refused(tmp_path, text):
     model = language_model.model(**WIDE)
     with torch.no_grad():
         model.model.layers[1].input_layernorm.weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "dense")
     language_model.tokenizer().save_pretrained(tmp_path / "dense")
-    summary = isotone.compress(tmp_path / "dense", tmp_path / "out", bits=3.5, calibrate=text)
-    assert summary.calibration["n_calibrated"] == 0
-    (broken,) = (r for r in summary.calibration["fallbacks"] if "not finite" in r)
-    assert set(PROJECTIONS[4:]) <= set(summary.calibration["fallbacks"][broken])
+    with pytest.raises(InputError, match=r"none of the 16 .*not finite \(14\)"):
+        isotone.compress(tmp_path / "dense", tmp_path / "out", bits=3.5, calibrate=text)
 
 
 def test_a_matrix_that_statistics_do_not_help_is_clustered_without(

@@ -81,7 +81,7 @@ def causal_language_model(
     """
     failure = f"{directory}: transformers cannot load it as a language model"
     with quiet_transformers(), transformers_errors(failure):
-        kind, place = transformers.AutoModelForCausalLM, directory if tensors is None else None
+        kind, place = _kind(directory), directory if tensors is None else None
         options |= {"trust_remote_code": False, "local_files_only": True}
         if tensors is not None:
             config = load_config(directory)
@@ -96,6 +96,15 @@ def causal_language_model(
             "is incomplete, or not a causal language model"
         )
     return model.eval()
+
+
+def _kind(directory: Path) -> Any:
+    """Return the class that loads a model: of those that see as well, the one that writes text."""
+    if type(load_config(directory)) in transformers.AutoModelForCausalLM._model_mapping:
+        return transformers.AutoModelForCausalLM
+    seeing = transformers.AutoModelForImageTextToText
+    known = type(load_config(directory)) in seeing._model_mapping
+    return seeing if known else transformers.AutoModelForCausalLM
 
 
 def default_device() -> str:

@@ -31,9 +31,17 @@ class Loading(Deferred):
         if func is torch.Tensor.to and isinstance(args[0], Loading):
             device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)
             return cls(_moved(args[0].source, device, dtype))
-        if func is torch.Tensor.contiguous:
+        if func is torch.Tensor.contiguous or _takes_all(func, args):
             return args[0]
         return _recorded(func, args, kwargs)
+
+
+def _takes_all(func: Any, args: Any) -> bool:
+    """Return whether a step is an index that selects everything, as transformers reads tensors."""
+    if func is not torch.Tensor.__getitem__ or len(args) != 2:
+        return False
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return all(each is Ellipsis or each == slice(None) for each in index)
 
 
 def _moved(source: Expression, device: Any, dtype: torch.dtype | None) -> Expression:

@@ -89,8 +89,8 @@ def calibration_record(fitter: CalibratedFitter, plans: Sequence[Clustered]) -> 
     Returns
     -------
     dict
-        The text, the number of matrices, how many of them are calibrated, and the names of the
-        others by the reasons.
+        The text, the number of matrices, how many of them are calibrated, which share of the
+        weights of linear layers those hold, and the names of the others by the reasons.
     """
     about = {key: value for key, value in fitter.statistics.about.items() if key != "source"}
     reasons: dict[str, list[str]] = {}
@@ -102,5 +102,6 @@ def calibration_record(fitter: CalibratedFitter, plans: Sequence[Clustered]) -> 
     return about | {
         "n_matrices": n_matrices,
         "n_calibrated": n_matrices - len(fitter.fallbacks),
+        "share": fitter.calibrated_share(plans),
         "fallbacks": reasons,
     }

@@ -8,6 +8,7 @@ to scales of their rows: a few thousand tokens say nothing of the rows of all ot
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from isotone.core.calibrated.sensitivity import Sensitivity
 from isotone.core.fit import Fit, fit_summary
 from isotone.core.matrix import Matrix, MatrixSummary, summarise_matrix
 from isotone.core.moments import moments_of
+from isotone.errors import InputError
 from isotone.pipeline.allocate.each_matrix import matrices_of
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
 from isotone.pipeline.allocate.rate_probe import fixed_bits
@@ -85,6 +87,11 @@ class CalibratedFitter:
         -------
         CalibratedFitter
             The fitter.
+
+        Raises
+        ------
+        InputError
+            If the statistics are of use for none of the matrices.
         """
         fallbacks: dict[MatrixKey, str] = {}
         losses = []
@@ -97,7 +104,33 @@ class CalibratedFitter:
             weights = matrix.read_from(source)
             moments = moments_of(weights.rows, weights.float_format)
             losses.append(sensitivity.unit_loss / moments.n_weights * moments.mean_square)
-        return cls(source, statistics, fallbacks, float(np.median(losses)) if losses else 1.0)
+        if not losses:
+            raise InputError(
+                f"none of the {len(fallbacks)} matrices can be calibrated: {_summary(fallbacks)}; "
+                "compress without --calibrate"
+            )
+        return cls(source, statistics, fallbacks, float(np.median(losses)))
+
+    def calibrated_share(self, plans: Sequence[Clustered]) -> float:
+        """Return which share of the weights of linear layers is clustered by statistics.
+
+        Parameters
+        ----------
+        plans : sequence of Clustered
+            The tensors that are clustered; those with a row for each token do not count.
+
+        Returns
+        -------
+        float
+            0 to 1; 1 if there are no such weights.
+        """
+        total = calibrated = 0
+        for matrix in matrices_of(plans):
+            if not has_row_per_token(self._source, matrix.plan.tensor):
+                total += matrix.plan.layout.matrix_weights
+                if matrix.key not in self.fallbacks:
+                    calibrated += matrix.plan.layout.matrix_weights
+        return calibrated / total if total else 1.0
 
     def summarise(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
         """Summarise a matrix, by its statistics where those are used.
@@ -242,6 +275,12 @@ def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
     """
     clustered = weights.rate.clustered_bits(fit.counts, fit.n_protected)
     return clustered + fixed_bits(matrix, fit.scales)
+
+
+def _summary(fallbacks: dict[MatrixKey, str]) -> str:
+    """Say why matrices are not calibrated, the reason of most of them first."""
+    counts = Counter(fallbacks.values()).most_common()
+    return ", ".join(f"{reason} ({count})" for reason, count in counts)
 
 
 def _reason(source: Source, matrix: PlannedMatrix, sensitivity: Sensitivity | None) -> str | None:
