@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from isotone.models.plugin.config import IsotoneConfig
+from isotone.models.swap import swapped
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
@@ -125,17 +126,98 @@ def test_two_matrices_of_zeros_are_two_matrices(tmp_path):
     assert not after.rwkv.blocks[1].attention.output.weight.any()
 
 
-def test_an_untied_model_with_equal_matrices_gets_both(tmp_path):
-    """Its config does not say that it is untied; only the default of its class does."""
+def both_residencies(model_class, path):
+    """The model, dense and packed; nothing is missing or unexpected."""
+    for residency in ("dense", "packed"):
+        config = IsotoneConfig(residency=residency)
+        model, info = model_class.from_pretrained(
+            path, output_loading_info=True, quantization_config=config
+        )
+        assert not info["missing_keys"] | info["unexpected_keys"]
+        yield model
+
+
+def weight(module):
+    """What a module computes with, as an ordinary tensor."""
+    return module.weight.detach().clone()
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_untied_model_with_equal_matrices_gets_both(said, tmp_path):
+    """They come back equal and untied, whether its config or the default of its class says so."""
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
     model.lm_head.weight.data.copy_(model.model.embed_tokens.weight)
     model.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
-    del config["tie_word_embeddings"]
+    assert config["tie_word_embeddings"] is False
+    if not said:
+        del config["tie_word_embeddings"]
     (tmp_path / "model/config.json").write_text(json.dumps(config))
-    compress(tmp_path / "model", tmp_path / "out", bits=3.5, workers=1)
+    compress(tmp_path / "model", tmp_path / "out", bits=3.5, protect="off", workers=1)
+    assert verify(tmp_path / "out", against=tmp_path / "model").ok
     decompress(tmp_path / "out", tmp_path / "plain")
-    for path in (tmp_path / "out", tmp_path / "plain"):
-        after, info = type(model).from_pretrained(path, output_loading_info=True)
-        assert not info["missing_keys"]
-        assert torch.equal(after.lm_head.weight, after.model.embed_tokens.weight)
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    assert torch.equal(plain["lm_head.weight"], plain["model.embed_tokens.weight"])
+    for after in both_residencies(type(model), tmp_path / "out"):
+        head, embedding = after.lm_head, after.model.embed_tokens
+        assert torch.equal(weight(head), plain["lm_head.weight"])
+        assert torch.equal(weight(embedding), plain["lm_head.weight"])
+        with torch.no_grad():  # whatever is trained in one of them does not change the other
+            for parameter in head.parameters():
+                parameter.mul_(2)
+        assert torch.equal(weight(embedding), plain["lm_head.weight"])
+        assert torch.equal(weight(head), 2 * plain["lm_head.weight"])
+
+
+def test_a_head_that_is_not_the_embedding_that_the_config_says_it_is(tmp_path):
+    """transformers loads both, and so does what isotone makes of them; edits reach both."""
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**SMALL, tie_word_embeddings=False)
+    )
+    model.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["tie_word_embeddings"] = True
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    compress(tmp_path / "model", tmp_path / "out", k=16, protect="off", workers=1)
+    assert verify(tmp_path / "out", against=tmp_path / "model").ok
+    decompress(tmp_path / "out", tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    for after in both_residencies(type(model), tmp_path / "out"):
+        assert torch.equal(weight(after.lm_head), plain["lm_head.weight"])
+        assert torch.equal(weight(after.model.embed_tokens), plain["model.embed_tokens.weight"])
+        with swapped(after, {"lm_head": lambda tensor: 2 * tensor.codebook}):
+            assert torch.equal(weight(after.lm_head), 2 * plain["lm_head.weight"])
+            assert torch.equal(weight(after.model.embed_tokens), plain["model.embed_tokens.weight"])
+
+
+def test_a_tie_that_leads_to_another_matrix_is_not_followed(tmp_path):
+    """Encoder and decoder repeat each other, and not the matrix to which T5 would tie them."""
+    _, names, _ = save_with_copies(tmp_path / "model", "t5", key=True)
+    file = tmp_path / "model/model.safetensors"
+    tensors = load_file(file)
+    tensors["shared.weight"] = -tensors["shared.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    compress(tmp_path / "model", tmp_path / "out", k=16, workers=1)
+    assert verify(tmp_path / "out", against=tmp_path / "model").ok
+    decompress(tmp_path / "out", tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    assert set(plain) == names
+    for after in both_residencies(transformers.T5ForConditionalGeneration, tmp_path / "out"):
+        for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head"):
+            assert torch.equal(weight(after.get_submodule(name)), plain[f"{name}.weight"]), name
+
+
+@pytest.mark.parametrize("left", ["encoder.embed_tokens.weight", "lm_head.weight"])
+def test_a_checkpoint_that_holds_the_shared_matrix_under_another_name(left, tmp_path):
+    """transformers ties all names to the one that is stored."""
+    _, _, tied = save_with_copies(tmp_path / "model", "t5", key=True)
+    file = tmp_path / "model/model.safetensors"
+    tensors = {k: t for k, t in load_file(file).items() if k not in tied or k == left}
+    save_file(tensors, file, metadata={"format": "pt"})
+    compress(tmp_path / "model", tmp_path / "out", k=16, workers=1)
+    decompress(tmp_path / "out", tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    for after in both_residencies(transformers.T5ForConditionalGeneration, tmp_path / "out"):
+        for name in tied:
+            module = after.get_submodule(name.removesuffix(".weight"))
+            assert torch.equal(weight(module), plain[left]), name

@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from isotone.errors import FormatError
 from isotone.models.open_source import open_source
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from isotone.plan.tied import find_tied
 from tests.builders.checkpoints import Bf16, weights, write_model
+from tests.builders.tampering import forge, is_refused, set_value
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 VOCABULARY = {"vocab_size": 90}
+EMBEDDINGS = {EMBEDDING, "shared.weight", "encoder.embed_tokens.weight"}
+POSITIONS = "model.embed_positions.weight"
 NAMES = [
     EMBEDDING,
     HEAD,
@@ -27,6 +31,7 @@ NAMES = [
     "output.weight",
     "layers.0.attention.output.weight",
     "layers.0.attention.key.weight",
+    POSITIONS,
 ]
 
 
@@ -54,7 +59,12 @@ def names_in(path):
         VOCABULARY | {"tie_word_embeddings": True},
         {"text_config": VOCABULARY | {"tie_word_embeddings": True}},
         VOCABULARY | {"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": True}},
+        VOCABULARY | {"tie_word_embeddings": False},
+        {"thinker_config": {"text_config": VOCABULARY}},
         {"decoder_vocab_size": 90},
+        {"n_vocab": 90},
+        {"vocab_size": 83},  # its rows are padded
+        {},
     ],
 )
 def test_a_tied_copy_is_stored_once_and_comes_back_under_its_name(config, tmp_path):
@@ -68,15 +78,13 @@ def test_a_tied_copy_is_stored_once_and_comes_back_under_its_name(config, tmp_pa
     assert names_in(tmp_path / "dense/model.safetensors") == {EMBEDDING, HEAD, "model.up.weight"}
 
 
-@pytest.mark.parametrize("why", ["not tied", "other bytes", "other shape", "no vocabulary"])
+@pytest.mark.parametrize("why", ["other bytes", "other shape"])
 def test_what_only_looks_tied_stays(why, tmp_path, monkeypatch):
     monkeypatch.setattr("isotone.plan.tied._PIECE_WEIGHTS", 1000)
-    config = {"tie_word_embeddings": why != "not tied"}
-    config |= {} if why == "no vocabulary" else VOCABULARY
     rows = weights(90, 40, seed=1)[: 80 if why == "other shape" else 90]
     rows[-1, -1] += why == "other bytes"
-    head = None if why in ("not tied", "no vocabulary") else Bf16(rows)
-    assert find_tied(open_source(tied_model(tmp_path / "model", config, head))) == {}
+    model = tied_model(tmp_path / "model", VOCABULARY, Bf16(rows))
+    assert find_tied(open_source(model)) == {}
 
 
 def test_a_source_whose_copy_changed_is_not_the_one_that_was_compressed(tmp_path):
@@ -84,6 +92,26 @@ def test_a_source_whose_copy_changed_is_not_the_one_that_was_compressed(tmp_path
     other = tied_model(tmp_path / "model", VOCABULARY, Bf16(weights(90, 40, seed=2)))
     (failure,) = verify(tmp_path / "out", against=other).failures
     assert failure.startswith(f"{HEAD}: in the source it does not repeat {EMBEDDING}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tied_to", "z.weight"),
+        ("tied_to", HEAD),
+        ("tied_to", "model.up.weight"),
+        ("source_hash", "0" * 64),
+        ("shape", [45, 80]),
+        ("dtype", "F16"),
+    ],
+)
+def test_a_forged_copy_is_refused(key, value, tmp_path):
+    compress(tied_model(tmp_path / "model", VOCABULARY), tmp_path / "out")
+    assert not is_refused(tmp_path / "out")
+    forge(tmp_path / "out", set_value("kept", key, value))
+    assert is_refused(tmp_path / "out")
+    with pytest.raises(FormatError, match=f"{HEAD}: is no copy of"):
+        decompress(tmp_path / "out", tmp_path / "dense")
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,12 +130,10 @@ def test_only_copies_of_an_embedding_are_tied(chosen, n_rows, tie, tmp_path_fact
     )
     for copy, original in found.items():
         assert chosen[copy] == chosen[original]
-        assert "emb" in original or "shared" in original
+        assert original in EMBEDDINGS or (original == POSITIONS and n_rows == 12)
         assert original not in found
-        assert n_rows == 12
-    inputs = [name for name in chosen if "emb" in name or "shared" in name]
-    for name in chosen:
-        repeats = any(other != name and chosen[other] == chosen[name] for other in inputs)
-        first = name in inputs and name not in found
-        is_copy = n_rows == 12 and repeats and (name in inputs or tie is not False)
-        assert (name in found) or not is_copy or first
+    inputs = EMBEDDINGS | ({POSITIONS} if n_rows == 12 else set())
+    for content in range(3):
+        equal = [name for name in chosen if chosen[name] == content]
+        n_stored = len([name for name in equal if name not in found])
+        assert n_stored == (1 if inputs & set(equal) else len(equal))

@@ -1,15 +1,16 @@
-"""Finds the matrices that a checkpoint holds more than once because the model ties them.
+"""Finds the matrices that a checkpoint holds more than once because models tie them.
 
 Most checkpoints of tied models hold the shared matrix once; some hold it again as the output
 embedding, or as the embedding of an encoder and of a decoder. Such a copy is stored once, and every
-reader gives it back under each of its names, so nothing depends on what the model does with it.
+reader gives it back under each of its names, so nothing depends on what the model does with it: a
+model that does not tie them gets two equal matrices, as before.
 """
 
 from __future__ import annotations
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.vocabulary import has_row_per_token, looks_like_embedding, ties_head
+from isotone.checkpoint.source.vocabulary import is_embedding
 
 _PIECE_WEIGHTS = 1 << 22
 
@@ -17,10 +18,8 @@ _PIECE_WEIGHTS = 1 << 22
 def find_tied(source: Source) -> dict[str, str]:
     """Find the matrices that repeat an embedding.
 
-    A copy has a row for each token, as the embedding has, and the same dtype, shape and bytes. If
-    the config says that the output embedding is not tied, only copies among the input embeddings
-    are found. All other matrices are stored as they are, however equal they may be: two matrices of
-    zeros are two matrices.
+    A copy has the dtype, the shape and the bytes of an embedding of tokens. All other matrices are
+    stored as they are, however equal they may be: two matrices of zeros are two matrices.
 
     Parameters
     ----------
@@ -41,11 +40,12 @@ def find_tied(source: Source) -> dict[str, str]:
     -----
     The cost is one pass over each copy, and a few million weights of each matrix that differs.
     """
-    rows = [tensor for tensor in source.tensors if has_row_per_token(source, tensor)]
-    embeddings = [tensor for tensor in rows if looks_like_embedding(tensor.name)]
-    heads = [tensor for tensor in rows if tensor not in embeddings and ties_head(source)]
+    embeddings = [tensor for tensor in source.tensors if is_embedding(source, tensor)]
+    forms = {(tensor.dtype, tensor.shape) for tensor in embeddings}
+    names = {tensor.name for tensor in embeddings}
+    others = [t for t in source.tensors if (t.dtype, t.shape) in forms and t.name not in names]
     tied: dict[str, str] = {}
-    for copy in (*embeddings, *heads):
+    for copy in (*embeddings, *others):
         for original in embeddings:
             if original == copy:
                 break  # an embedding repeats only one that is stored before it

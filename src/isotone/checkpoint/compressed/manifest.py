@@ -249,6 +249,7 @@ class Manifest:
         check_unique([r.name for r in manifest.clustered] + [r.name for r in manifest.kept])
         check_file_names(record.name for record in manifest.files)
         check_file_names(manifest.by_shard)
+        manifest._check_copies()
         for record in manifest.clustered:
             unknown = record.distortion is None
             if unknown != (record.relative_distortion is None):
@@ -256,3 +257,12 @@ class Manifest:
             if unknown and version < OVERLAY_VERSION:
                 raise ValueError(f"{record.name}: its distortion is null")
         return manifest
+
+    def _check_copies(self) -> None:
+        """Raise ValueError if a tensor repeats one that is not stored, or that is not its equal."""
+        originals = {r.name: (r.dtype, r.shape, r.source_hash) for r in self.stored}
+        for copies in self.copies.values():
+            for copy in copies:
+                own = (copy.dtype, copy.shape, copy.source_hash)
+                if originals.get(str(copy.tied_to)) != own:
+                    raise ValueError(f"{copy.name}: is no copy of {copy.tied_to}")

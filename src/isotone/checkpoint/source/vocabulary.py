@@ -10,7 +10,20 @@ from isotone.checkpoint.source.source import Source
 
 _EMBEDDING_WORDS = ("emb", "wte", "word", "shared")
 _HEADS = ("embed_out.weight",)  # GPT-NeoX calls its output embedding so
-_VOCABULARY = "vocab_size"  # also decoder_vocab_size, of Marian
+_VOCABULARY = ("vocab_size", "n_vocab", "n_words")  # also decoder_vocab_size, of Marian
+_TOKEN_EMBEDDINGS = {
+    "embed_in",
+    "embed_tokens",
+    "shared",
+    "tok_embeddings",
+    "token_embd",
+    "token_embedding",
+    "token_embeddings",
+    "tokens_embed",
+    "word_embedding",
+    "word_embeddings",
+    "wte",
+}
 
 
 def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
@@ -32,8 +45,31 @@ def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
     """
     return len(tensor.shape) == 2 and any(
         key.endswith(_VOCABULARY) and value == tensor.shape[0]
-        for config in _configs(source)
+        for config in _configs(source.config)
         for key, value in config.items()
+    )
+
+
+def is_embedding(source: Source, tensor: TensorInfo) -> bool:
+    """Return whether a matrix is an embedding of tokens.
+
+    Parameters
+    ----------
+    source : Source
+        The model.
+    tensor : TensorInfo
+        One of its tensors.
+
+    Returns
+    -------
+    bool
+        Whether it has a row for each token and the name of an input embedding. Where the config
+        counts no tokens, or fewer than the padded matrix has rows, the name alone decides.
+    """
+    module = tensor.name.removesuffix(".weight").rpartition(".")[2]
+    return len(tensor.shape) == 2 and (
+        module in _TOKEN_EMBEDDINGS
+        or (looks_like_embedding(tensor.name) and has_row_per_token(source, tensor))
     )
 
 
@@ -67,14 +103,17 @@ def ties_head(source: Source) -> bool:
         False only where the config says that it is not tied. Of many architectures the default
         is that it is, and their checkpoints do not say so.
     """
-    said = [c["tie_word_embeddings"] for c in _configs(source) if "tie_word_embeddings" in c]
+    configs = list(_configs(source.config))
+    said = [each["tie_word_embeddings"] for each in configs if "tie_word_embeddings" in each]
     return any(said) or not said
 
 
-def _configs(source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the config of the model, and those of its parts."""
-    yield source.config
-    yield from (part for part in source.config.values() if isinstance(part, dict))
+def _configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the config of a model, those of its parts, and those of their parts."""
+    yield config
+    for part in config.values():
+        if isinstance(part, dict):
+            yield from _configs(part)
 
 
 def heads(source: Source, tied: Mapping[str, str]) -> set[str]:

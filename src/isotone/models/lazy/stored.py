@@ -92,6 +92,10 @@ class UnreadWeight:
         self.device = torch.device(device)
         return self
 
+    def __call__(self) -> torch.Tensor:
+        """Decode the weight, where the loader looks at values: to compare tied weights."""
+        return self.read().forward()
+
     def read(self) -> ClusteredWeight:
         """Read the weight, to the device and in the dtype that the loader wanted."""
         return self._held or self._read(None)

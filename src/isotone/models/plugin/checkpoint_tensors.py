@@ -9,7 +9,7 @@ safetensors that it expects; each decodes when the loader's own threads ask for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class CheckpointTensor:
 
 
 def checkpoint_tensors(
-    directory: CompressedDirectory, decode_clustered: Decode, tied: Collection[str] = ()
+    directory: CompressedDirectory, decode_clustered: Decode, tied: Mapping[str, str]
 ) -> dict[str, CheckpointTensor]:
     """Return every tensor of the dense model by name, those that repeat another one among them.
 
@@ -101,9 +101,9 @@ def checkpoint_tensors(
         The open directory.
     decode_clustered : function
         Makes the tensor of a clustered record; other tensors are read as they are.
-    tied : collection of str
-        Names that the model ties to others by itself. A copy of that name is left out, so that it
-        is not decoded twice.
+    tied : mapping of str to str
+        For each name that the model ties to another one by itself, the name of the other. A name is
+        left out, so that nothing is decoded twice, if that other one is of the same stored tensor.
 
     Returns
     -------
@@ -113,9 +113,11 @@ def checkpoint_tensors(
     found, copies = {}, directory.manifest.copies
     for record in directory.manifest.stored:
         decode = decode_clustered if isinstance(record, ClusteredRecord) else dense_tensor
-        repeated = (copy.name for copy in copies.get(record.name, ()) if copy.name not in tied)
-        for name in (record.name, *repeated):
-            found[name] = CheckpointTensor(directory, record, decode)
+        names = [record.name, *(copy.name for copy in copies.get(record.name, ()))]
+        given = {name for name in names if name not in tied}
+        for name in names:
+            if name in given or tied[name] not in given:
+                found[name] = CheckpointTensor(directory, record, decode)
     return found
 
 

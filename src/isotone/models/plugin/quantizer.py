@@ -65,7 +65,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             )
         super().__init__(quantization_config, **kwargs)
         self._files: list[str] | None = None
-        self._tied: frozenset[str] = frozenset()
+        self._tied: dict[str, str] = {}
         self._directory: CompressedDirectory | None = None
         self._tensors: dict[str, CheckpointTensor] = {}
         self._bytes_a_weight = 1.0
@@ -100,7 +100,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **_: Any
     ) -> Any:
-        self._files, self._tied = checkpoint_files, frozenset(model.all_tied_weights_keys)
+        self._files, self._tied = checkpoint_files, dict(model.all_tied_weights_keys)
         if self._is_packed and checkpoint_files:
             n_bytes = _weight_bytes(checkpoint_files)
             n_weights = sum(parameter.numel() for parameter in model.parameters())
