@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster as Nodes
 
 from isotone.engine.progress import Silent
 from isotone.engine.ray_engine import RayEngine
+from isotone.engine.tasks import independent
 
 QUIET = {"include_dashboard": False}
 
@@ -48,9 +49,15 @@ def doomed(nodes):
     def kill():
         nodes.remove_node(node, allow_graceful=False)
 
-    yield SimpleNamespace(kill=kill)
+    yield SimpleNamespace(kill=kill, node_id=node.node_id)
     if node in nodes.worker_nodes:
         kill()
+
+
+def start_all(team, n_workers, task):
+    """Give a team tasks until so many workers have started; a task is made of its number."""
+    while len(team._idle) < n_workers:
+        list(team.results(independent(task(n) for n in range(2 * n_workers))))
 
 
 class Counting(Silent):

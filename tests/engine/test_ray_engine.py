@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -15,8 +16,8 @@ from isotone.engine.ray_engine import RayEngine, without_ray_reports
 from isotone.engine.tasks import Needs, independent
 from isotone.errors import FormatError, InputError
 from tests.builders.checkpoints import weights, write_model
-from tests.builders.ray_nodes import QUIET, Counting, doomed, engine, started_nodes
-from tests.builders.slow_worker import Slow
+from tests.builders.ray_nodes import QUIET, Counting, doomed, engine, start_all, started_nodes
+from tests.builders.slow_worker import Noting, Slow
 
 __all__ = ["doomed", "engine"]  # fixtures
 
@@ -30,14 +31,16 @@ def nodes():
 def test_all_nodes_work_and_every_task_is_done_once(engine):
     assert (engine.n_workers, engine.n_threads) == (2, 1)
     progress = Counting()
-    progress.begin("sleeping", 16)
+    progress.begin("starting", 0)
     with engine.start(Slow, (), progress) as team:
+        start_all(team, 2, lambda n: (n, 0.0))
+        progress.begin("sleeping", 16)
         found = [result for _, result in team.results(independent((n, 0.2) for n in range(8)))]
         again = [result for _, result in team.results(independent([(8, 0.0)]))]
     assert sorted(number for number, _ in found) == list(range(8))
     assert len({node for _, node in found}) == 2
     assert again[0][0] == 8, "a team can be asked again"
-    assert progress.totals == [["sleeping", 16, 18]]
+    assert progress.totals[-1] == ["sleeping", 16, 18]
 
 
 def test_a_sequence_keeps_its_order_and_ends_early(engine):
@@ -49,20 +52,54 @@ def test_a_sequence_keeps_its_order_and_ends_early(engine):
     assert found.index(3) < found.index(4)
 
 
-def test_what_a_killed_node_was_at_is_done_elsewhere(engine, doomed):
+def test_what_a_killed_node_was_at_is_done_elsewhere(engine, doomed, tmp_path):
+    """The doomed node has done one task, and is at another one, when it is killed."""
+
+    def begun():
+        return sorted(tmp_path.glob(f"began-*-{doomed.node_id}"))
+
+    def kill_in_the_middle():
+        wait_until(lambda: len(begun()) == 1)
+        first = begun()[0]
+        (tmp_path / first.name.split("-")[1]).touch()  # which lets it end its first task
+        wait_until(lambda: len(begun()) == 2)
+        doomed.kill()
+        wait_until(lambda: not Path(f"/proc/{first.read_text()}").exists())  # it outlives its node
+        (tmp_path / "go").touch()
+
     progress = Counting()
     progress.begin("starting", 0)
-    timer = threading.Timer(1.5, doomed.kill)
-    with engine.start(Slow, (), progress) as team:
-        while len(team._idle) < 3:  # all have started
-            list(team.results(independent((n, 0.2) for n in range(6))))
-        progress.begin("sleeping", 20)
-        timer.start()
-        found = [result for _, result in team.results(independent((n, 1.0) for n in range(10)))]
-        timer.join()
+    killing = threading.Thread(target=kill_in_the_middle)
+    (tmp_path / "go").touch()
+    with engine.start(Noting, (tmp_path,), progress) as team:
+        start_all(team, 3, lambda n: 1000 + n)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        progress.begin("working", 20)
+        killing.start()
+        found = [result for _, result in team.results(independent(range(10)))]
+        killing.join()
     assert sorted(number for number, _ in found) == list(range(10))
-    assert len({node for _, node in found}) == 3, "the node had done something, and died at more"
+    assert [node for _, node in found].count(doomed.node_id) == 1
     assert progress.totals[-1][2] == 20, "what was lost is not counted twice"
+
+
+def wait_until(condition):
+    """Wait for an event; the deadline only ends a test that hangs."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "the event did not come"
+        time.sleep(0.02)
+
+
+def is_dead(actor):
+    try:
+        ray.get(actor.do.remote((0, 0.0)), timeout=1)
+    except ray.exceptions.GetTimeoutError:
+        return False
+    except ray.exceptions.RayError:
+        return True
+    return False
 
 
 def test_a_task_that_kills_its_workers_is_not_tried_forever(engine):
@@ -141,11 +178,11 @@ def test_idle_workers_that_died_with_their_node_are_no_failure_of_a_task(nodes, 
     node = nodes.add_node(num_cpus=6, **QUIET)
     nodes.wait_for_nodes()
     with engine.start(Slow, (), Silent()) as team:
-        while len(team._idle) < 8:  # all have started
-            list(team.results(independent((n, 0.2) for n in range(16))))
+        start_all(team, 8, lambda n: (n, 0.2))
         place = {id(a): ray.get(a.do.remote((0, 0.0))).result[1] for a in team._idle}
         team._idle.sort(key=lambda a: place[id(a)] == node.node_id)  # those are asked first
+        lost = [actor for actor in team._idle if place[id(actor)] == node.node_id]
         nodes.remove_node(node, allow_graceful=False)
-        time.sleep(3)  # workers outlive their node for a moment
+        wait_until(lambda: all(map(is_dead, lost)))  # workers outlive their node for a moment
         again = [result for _, result in team.results(independent([(24, 0.0)]))]
     assert again[0][0] == 24

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,18 +14,32 @@ from isotone.healing import training
 from tests.builders.checkpoints import tree
 from tests.builders.healings import arguments, healed
 
+DYING = """
+import os, signal, sys
+from isotone.cli import main
+from isotone.healing import training
+
+dump, saved = training.Training.dump, []
+
+def dying(self):
+    if saved:  # the first state has been written
+        os.kill(os.getpid(), signal.SIGKILL)
+    saved.append(1)
+    return dump(self)
+
+training.Training.dump = dying
+main.main()
+"""
+
 
 def test_killed_it_goes_on_as_if_nothing_had_happened(models, done, tmp_path):
     """SIGKILL once the first state has been written, in a process of its own."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "isotone.cli.main", *map(str, arguments(models, out))]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    state = tmp_path / "out.partial" / ".training.pt"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert state.exists()
+    given = [*map(str, arguments(models, out))]
+    died = subprocess.run([sys.executable, "-c", DYING, *given], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert (tmp_path / "out.partial" / ".training.pt").exists()
+    command = [sys.executable, "-m", "isotone.cli.main", *given]
     assert not out.exists()
     run = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     steps = [each["step"] for each in json.loads(run.stdout)["looks"]]
