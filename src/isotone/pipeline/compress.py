@@ -37,6 +37,7 @@ from isotone.pipeline.calibrated.open_statistics import (
     calibration_prefix,
     identity_of,
     open_statistics,
+    refuse_in_store,
 )
 from isotone.pipeline.calibrated.rate_search import calibrated_lambda
 from isotone.pipeline.summary import CompressSummary, summarise
@@ -161,7 +162,7 @@ def compress(
     )
     engine = engine or LocalEngine(n_threads=worker_count(workers))
     plan = plan_job(_open(model, out), selection)
-    by = _calibration(plan.source, calibrate, bos)
+    by = _calibration(plan.source, out, calibrate, bos)
     job = _job(plan.source, selection, target, settings, by)
     with open_staging(out, job, overwrite=overwrite) as staging:
         steps = _Compression(plan, staging, engine, progress or Silent())
@@ -179,8 +180,11 @@ class _Calibration:
     prefix: Prefix
 
 
-def _calibration(source: Source, by: str | Path | None, bos: str) -> _Calibration | None:
+def _calibration(
+    source: Source, out: str | Path, by: str | Path | None, bos: str
+) -> _Calibration | None:
     if by is not None:
+        refuse_in_store(out, by)
         return _Calibration(by, calibration_prefix(source, bos))
     if bos != AUTO:
         raise InputError(f"bos is {bos!r}, and only calibrating runs a text; give calibrate too")

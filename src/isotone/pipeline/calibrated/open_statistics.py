@@ -8,7 +8,7 @@ from typing import Any
 
 from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics
 from isotone.checkpoint.compressed.file_record import hash_file
-from isotone.checkpoint.files.location import is_remote
+from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.checkpoint.staging.staging import Staging
@@ -87,6 +87,28 @@ def calibration_prefix(source: Source, bos: str = AUTO) -> Prefix:
     return find_prefix(open_files(runnable(source)), bos)
 
 
+def refuse_in_store(out: str | Path, by: str | Path) -> None:
+    """Refuse to collect statistics in an object store.
+
+    Parameters
+    ----------
+    out : str or Path
+        The output directory, or its URL.
+    by : str or Path
+        A directory of statistics; or `self` or a text file, by which they would be collected.
+
+    Raises
+    ------
+    InputError
+        If the output is in a store, and statistics would have to be collected.
+    """
+    if is_remote(locate(out)) and not (Path(by) / INDEX_FILE).is_file():
+        raise InputError(
+            f"{out}: statistics cannot be collected in a store; collect them with isotone calibrate "
+            "MODEL DIR, and give --calibrate DIR"
+        )
+
+
 def open_statistics(
     source: Source,
     plans: Sequence[Clustered],
@@ -121,18 +143,13 @@ def open_statistics(
     Raises
     ------
     InputError
-        If the model cannot be run, the statistics are those of another model or of windows that
-        begin otherwise, or they would have to be collected in an object store.
+        If the model cannot be run, or the statistics are those of another model or of windows that
+        begin otherwise.
     FormatError
         If the statistics are damaged.
     """
     directory = Path(by)
     if not (directory / INDEX_FILE).is_file():
-        if is_remote(staging.directory):
-            raise InputError(
-                f"{staging.out}: statistics cannot be collected in a store; collect them with "
-                "isotone calibrate MODEL DIR, and give --calibrate DIR"
-            )
         directory = staging.directory / _DIRECTORY
         collect_statistics(source, plans, by, prefix, directory, progress)
     statistics = Statistics.open(directory)
