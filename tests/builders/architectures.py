@@ -73,6 +73,14 @@ MODELS = {
         "CLIPModel",
         {"text_config": PLAIN, "vision_config": TOWER, "projection_dim": 32},
     ),
+    "chinese-clip": (  # loading zeroes the embedding of its padding token
+        "ChineseCLIPModel",
+        {"text_config": PLAIN, "vision_config": TOWER, "projection_dim": 32},
+    ),
+    "ctrl": (
+        "CTRLLMHeadModel",
+        {"vocab_size": 96, "n_positions": 64, "n_embd": 32, "dff": 48, "n_layer": 2, "n_head": 2},
+    ),
     "llava": (
         "LlavaForConditionalGeneration",
         {

@@ -46,6 +46,8 @@ SAVED = {
     "bert": [ways.with_old_names, ways.with_copies],
     "roberta": [ways.from_its_base],
     "clip": [ways.in_shards],
+    "chinese-clip": [ways.in_one_file],
+    "ctrl": [ways.with_copies],
     "llava": [ways.in_one_file, ways.with_copies],
 }
 CASES = [(kind, way) for kind, listed in SAVED.items() for way in listed]
@@ -108,13 +110,14 @@ def contents(model):
 
 
 def ties(model):
-    """The names of parameters that are one and the same, in groups."""
+    """The names of tensors that are one and the same, in groups."""
+    packed = dict(hosts(model))
+    ordinary = dict(model.named_parameters(remove_duplicate=False))
+    ordinary |= dict(model.named_buffers(remove_duplicate=False))
     groups = {}
-    for name, packed in hosts(model):
-        groups.setdefault(id(packed), set()).add(name)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, tensor in [*packed.items(), *ordinary.items()]:
         if "_clustered." not in name:
-            groups.setdefault(id(parameter), set()).add(name)
+            groups.setdefault(id(tensor), set()).add(name)
     return {frozenset(names) for names in groups.values()}
 
 

@@ -124,8 +124,10 @@ def warn_of_dense(model: nn.Module, read: Iterable[ClusteredRecord]) -> None:
     read : iterable of ClusteredRecord
         The clustered tensors that it was loaded from.
     """
+    read = list(read)
     packed = {weight.name for weight in clustered_weights(model)}
-    dense = [record for record in read if record.name not in packed]
+    held = {record.decoded_hash for record in read if record.name in packed}  # also if tied to it
+    dense = [record for record in read if record.decoded_hash not in held]
     if dense:
         warnings.warn(
             f"{len(dense)} clustered tensors, {dense[0].name} for one, are dense in memory and "
