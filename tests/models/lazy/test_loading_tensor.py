@@ -21,7 +21,7 @@ class Leaf:
         self.values, self.n_decoded = torch.arange(24.0).reshape(6, 4), 0
         self.shape = self.values.shape
 
-    def to(self, device):
+    def to(self, _device):
         return self
 
     def __call__(self):
