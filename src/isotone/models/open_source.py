@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from isotone.checkpoint.compressed.dense_folder import holds_dense_weights
+from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import QUANT_METHOD
 from isotone.checkpoint.files.hub import download
 from isotone.checkpoint.files.location import is_remote, locate_found
@@ -74,8 +74,7 @@ def refuse_quantized(source: Source, model: str | Path) -> None:
     directory = source.directory if isinstance(source, ModelDirectory) else None
     found = quantized_format(source.config, directory, source.tensors)
     if found == QUANT_METHOD and isinstance(source, ModelDirectory):
-        paths = [file.path for file in source.files]
-        found = None if holds_dense_weights(source.directory, paths) else found
+        found = None if hold_dense_weights(file.path for file in source.files) else found
     if found is not None:
         raise InputError(
             f"{model}: is quantized already ({found}); expected a model with its original weights"

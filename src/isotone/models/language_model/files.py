@@ -11,13 +11,14 @@ from pathlib import Path
 
 import transformers
 
+from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.source.model_json import read_json
-from isotone.checkpoint.source.weight_files import CONFIG_FILE
+from isotone.checkpoint.source.weight_files import CONFIG_FILE, find_weight_files
 from isotone.errors import InputError
 from isotone.models.open_source import open_source
 from isotone.models.transformers_calls import transformers_errors
@@ -154,8 +155,16 @@ def load_config(directory: Path) -> transformers.PretrainedConfig:
     Raises
     ------
     InputError
-        If transformers does not know the architecture, or cannot read the file.
+        If transformers does not know the architecture, or only by code that comes with the model,
+        or cannot read the file.
     """
+    config = read_json(directory / CONFIG_FILE)
+    known = transformers.CONFIG_MAPPING
+    if "auto_map" in config and config.get("model_type") not in known:
+        raise InputError(
+            f"{directory}: its config asks for code of its own (auto_map), which isotone never "
+            "runs; compress, verify and decompress need none, and the model cannot be run"
+        )
     with transformers_errors(f"{directory / CONFIG_FILE}: transformers cannot use it"):
         return transformers.AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
@@ -206,7 +215,7 @@ def _open_directory(model: str | Path) -> ModelDirectory | CompressedDirectory:
         )
     if directory.is_dir() and not (directory / CONFIG_FILE).is_file():
         raise InputError(f"{directory}: has no {CONFIG_FILE}; expected a model directory")
-    if (directory / MANIFEST_FILE).is_file() or _is_clustered(directory):
+    if _is_clustered(directory):
         return open_compressed(directory)
     source = open_source(model)
     assert isinstance(source, ModelDirectory)  # files are refused above
@@ -217,4 +226,10 @@ def _open_directory(model: str | Path) -> ModelDirectory | CompressedDirectory:
 
 
 def _is_clustered(directory: Path) -> bool:
-    return "isotone" in str(read_json(directory / CONFIG_FILE).get("quantization_config"))
+    """Return whether a folder is isotone's and holds clustered weights, or none that are whole."""
+    config = read_json(directory / CONFIG_FILE)
+    named = "isotone" in str(config.get("quantization_config"))
+    if not named and not (directory / MANIFEST_FILE).is_file():
+        return False
+    weights = find_weight_files(directory, {})
+    return weights is None or not hold_dense_weights(weights.shards)

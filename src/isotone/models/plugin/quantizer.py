@@ -19,7 +19,7 @@ from transformers.quantizers import auto as quantizers
 from transformers.quantizers.base import HfQuantizer
 
 from isotone.checkpoint.compressed.config import WEIGHTS_KEY
-from isotone.checkpoint.compressed.dense_folder import holds_dense_weights
+from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
@@ -149,8 +149,8 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             return None
         if self._is_packed and load_config.device_mesh is not None:
             raise InputError("a packed model cannot be split among processes; load it dense")
-        folder = Path(checkpoint_files[0]).parent
-        if holds_dense_weights(folder, map(Path, checkpoint_files)):
+        if hold_dense_weights(map(Path, checkpoint_files)):
+            folder = Path(checkpoint_files[0]).parent
             if self.quantization_config.residency != "dense":
                 raise InputError(
                     f"{folder}: its weights are dense; load them without IsotoneConfig"

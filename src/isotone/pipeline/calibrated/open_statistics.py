@@ -104,8 +104,8 @@ def refuse_in_store(out: str | Path, by: str | Path) -> None:
     """
     if is_remote(locate(out)) and not (Path(by) / INDEX_FILE).is_file():
         raise InputError(
-            f"{out}: statistics cannot be collected in a store; collect them with isotone calibrate "
-            "MODEL DIR, and give --calibrate DIR"
+            f"{out}: statistics cannot be collected in a store; collect them with isotone "
+            "calibrate MODEL DIR, and give --calibrate DIR"
         )
 
 
