@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from isotone.models.lazy.deferred import Deferred, dense
-from isotone.models.packed.modules import hosts
 from isotone.models.plugin.config import IsotoneConfig
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
 from tests.builders import architectures as ways
 from tests.builders import second_reader
+from tests.builders.loaded_models import assert_equal, load
 
 SAVED = {
     "llama": [ways.with_copies, ways.with_an_adapter_beside],
@@ -51,7 +50,6 @@ SAVED = {
     "llava": [ways.in_one_file, ways.with_copies],
 }
 CASES = [(kind, way) for kind, listed in SAVED.items() for way in listed]
-PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
 @pytest.mark.parametrize(("kind", "way"), CASES, ids=lambda part: getattr(part, "__name__", part))
@@ -76,49 +74,6 @@ def test_every_parameter_is_what_was_decoded(kind, way, tmp_path):
     reference, expected = load(AutoModel, plain)
     assert info == expected
     assert_equal(base, reference, except_for=expected["missing_keys"])
-
-
-def load(model_class, path, config=None):
-    """The model, and what was missing, unexpected or of another shape."""
-    options = {} if config is None else {"quantization_config": config}
-    model, info = model_class.from_pretrained(path, output_loading_info=True, **options)
-    return model, {problem: set(info[problem]) for problem in PROBLEMS}
-
-
-def assert_equal(model, reference, except_for):
-    """The same names, bits, dtypes and ties."""
-    values, same = contents(model), contents(reference)
-    assert values.keys() == same.keys()
-    for name in values.keys() - except_for:
-        assert values[name].dtype == same[name].dtype, name
-        assert torch.equal(values[name], same[name]), name
-    assert ties(model) == ties(reference)
-
-
-def contents(model):
-    """Every parameter and buffer by name, one of packed weights decoded."""
-    packed = {name: parameter.deferred() for name, parameter in hosts(model)}
-    held = {**packed, **dict(model.named_buffers(remove_duplicate=False))}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if "_clustered." not in name:
-            held[name] = parameter
-    return {
-        name: dense(tensor) if isinstance(tensor, Deferred) else tensor.detach()
-        for name, tensor in held.items()
-        if "_clustered." not in name
-    }
-
-
-def ties(model):
-    """The names of tensors that are one and the same, in groups."""
-    packed = dict(hosts(model))
-    ordinary = dict(model.named_parameters(remove_duplicate=False))
-    ordinary |= dict(model.named_buffers(remove_duplicate=False))
-    groups = {}
-    for name, tensor in [*packed.items(), *ordinary.items()]:
-        if "_clustered." not in name:
-            groups.setdefault(id(tensor), set()).add(name)
-    return {frozenset(names) for names in groups.values()}
 
 
 def tensors_in(directory):
