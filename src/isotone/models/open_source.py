@@ -7,11 +7,11 @@ from pathlib import Path
 
 from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import QUANT_METHOD
-from isotone.checkpoint.files.hub import download
 from isotone.checkpoint.files.location import is_remote, locate_found
 from isotone.checkpoint.source.model_directory import ModelDirectory, SingleFile
 from isotone.checkpoint.source.quantized import quantized_format
 from isotone.checkpoint.source.registry import find_kind, register_source
+from isotone.checkpoint.source.snapshot import fetch_model
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.source.unread import PICKLES, adapter_alone
 from isotone.errors import InputError
@@ -116,7 +116,7 @@ def _is_hub_id(model: str, path: Path) -> bool:
 
 @register_source("hub", accepts=_is_hub_id, fallback=True)
 def _open_hub_id(model: str, path: Path) -> Source:  # noqa: ARG001 (no path)
-    return ModelDirectory(download(model))
+    return ModelDirectory(fetch_model(model))
 
 
 @register_source(

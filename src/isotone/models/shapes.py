@@ -99,8 +99,10 @@ def _parameters(directory: Path) -> list[TensorInfo]:
 
     failure = f"{directory / CONFIG_FILE}: transformers makes no language model of it"
     with transformers_errors(failure), torch.device("meta"):
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        model = AutoModelForCausalLM.from_config(config)
+        config = AutoConfig.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True
+        )
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     tag = _TAGS.get(str(config.dtype).removeprefix("torch."), "BF16")
     return [TensorInfo(name, tag, tuple(p.shape)) for name, p in model.named_parameters()]
 

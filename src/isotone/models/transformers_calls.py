@@ -16,6 +16,9 @@ from isotone.errors import InputError, IsotoneError, MissingExtraError
 _SPOKEN = (ValueError, TypeError, OSError, RuntimeError, AssertionError, ImportError)
 """Errors whose messages are sentences."""
 
+_OWN_CODE = "trust_remote_code"
+"""The argument that transformers asks for when a folder brings Python code of its own."""
+
 
 def require_transformers(feature: str) -> None:
     """Check that torch and transformers are installed, without importing them.
@@ -81,6 +84,11 @@ def transformers_errors(failure: str, advice: str = "") -> Iterator[None]:
     except IsotoneError:
         raise
     except Exception as error:  # parsers over foreign files can raise anything
+        if _OWN_CODE in str(error):
+            raise InputError(
+                f"{failure}: the model needs code of its own (auto_map), which isotone never runs; "
+                "compress, inspect, verify and decompress work without it"
+            ) from error
         advice = f"; {advice}" if advice else ""
         raise InputError(f"{failure}: {one_line(error)}{advice}") from error
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isotone.checkpoint.gguf.file import GgufFile, is_readable
-from isotone.errors import FormatError
+from isotone.errors import FormatError, InputError
 from tests.builders.gguf_models import filled, write
 
 FLOATS = {Type.F32, Type.F16, Type.BF16}
@@ -130,6 +130,30 @@ def test_lies_are_refused(name, tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FormatError, match=r"nowhere\.gguf: cannot be read"):
         GgufFile.open(tmp_path / "nowhere.gguf")
+
+
+@pytest.mark.parametrize("name", ["q4-00001-of-00003.gguf", "q4-00003-of-00003.gguf"])
+def test_one_part_of_several_is_known_by_its_name(small, tmp_path, name):
+    (tmp_path / name).write_bytes(small[0].read_bytes())
+    with pytest.raises(InputError, match="one of 3 parts of a split GGUF; join them first"):
+        GgufFile.open(tmp_path / name)
+
+
+def test_one_part_of_several_is_known_by_its_metadata(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "part.gguf", "llama")
+    writer.add_uint16("split.count", 2)
+    writer.add_tensor("a", np.zeros((2, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="one of 2 parts of a split GGUF"):
+        GgufFile.open(tmp_path / "part.gguf")
+
+
+def test_a_file_that_was_never_split_may_say_so(small, tmp_path):
+    (tmp_path / "q4-00001-of-00001.gguf").write_bytes(small[0].read_bytes())
+    assert GgufFile.open(tmp_path / "q4-00001-of-00001.gguf").tensors
 
 
 def test_architecture_must_be_said(tmp_path):

@@ -88,6 +88,63 @@ def test_left_out_sets_are_in_the_summary_and_not_in_the_output(tmp_path):
     assert isotone.verify(tmp_path / "out", against=model).ok
 
 
+def test_several_missing_shards_are_all_named(tmp_path):
+    names = [f"model-{number:05}-of-000009.safetensors" for number in range(1, 10)]
+    files = {name: shard(f"layer{i}.weight") for i, name in enumerate(names) if i in (2, 4)}
+    with pytest.raises(FormatError) as caught:
+        ModelDirectory(folder(tmp_path / "model", files))
+    assert str(caught.value) == (
+        f"{tmp_path / 'model' / names[0]}, {names[1]}, {names[3]}, {names[5]} and 3 more: are "
+        "named as a part by the files beside it and are missing; fetch the model again"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model.fp16-00001-of-00002.safetensors"],
+        ["model-00002-of-00002.fp16.safetensors"],
+        ["model_00001-of-00002.safetensors"],
+        ["consolidated-00000-of-00002.safetensors"],
+        ["model-00001-of-00002.safetensors", "model-00003-of-00002.safetensors"],
+    ],
+)
+def test_half_a_set_is_known_by_any_way_to_number_files(tmp_path, names):
+    files = {name: shard(f"layer{i}.weight") for i, name in enumerate(names)}
+    with pytest.raises(FormatError, match="missing; fetch the model again"):
+        ModelDirectory(folder(tmp_path / "model", files))
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("names", [["consolidated.safetensors"], [FIRST, SECOND]])
+def test_where_transformers_would_load_pickles_no_other_set_is_taken(tmp_path, pickle, names):
+    files = {name: shard(f"layer{i}.weight") for i, name in enumerate(names)}
+    with pytest.raises(InputError, match=f"transformers would load {pickle}"):
+        ModelDirectory(folder(tmp_path / "model", {**files, pickle: b""}))
+    ModelDirectory(folder(tmp_path / "named", {**files, **SINGLE, pickle: b""}))
+
+
+@pytest.mark.parametrize("named", ["other.safetensors", "../model/model.safetensors"])
+def test_the_file_that_the_config_names_has_to_be_there(tmp_path, named):
+    model = folder(tmp_path / "model", SINGLE, {"transformers_weights": named})
+    with pytest.raises(FormatError, match=r"which config\.json names as the one to load"):
+        ModelDirectory(model)
+
+
+def test_a_shard_by_itself_is_refused(tmp_path):
+    model = folder(tmp_path / "model", SHARDED)
+    with pytest.raises(InputError, match="one of 2 files of a model"):
+        isotone.compress(model / FIRST, tmp_path / "out", k=4)
+
+
+def test_a_set_under_odd_names_is_written_under_the_usual_ones(tmp_path):
+    files = {"foo_1-of-2.safetensors": SHARDED[FIRST], "foo_2-of-2.safetensors": SHARDED[SECOND]}
+    model = folder(tmp_path / "model", files)
+    isotone.compress(model, tmp_path / "out", k=4)
+    assert {p.name for p in (tmp_path / "out").glob("*.safetensors")} == {"model.safetensors"}
+    assert isotone.verify(tmp_path / "out", against=model).ok
+
+
 @pytest.mark.parametrize("missing", [1, 3, 6])
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("prefix", ["model", "weights"])
@@ -123,6 +180,10 @@ def test_several_sets_of_which_transformers_would_load_none_are_refused_by_name(
         ("lm_head.weight", False, False),
         ("layers.0.weight", True, False),
         ("lm_head.bias", True, False),
+        ("layers.1.attention.output.weight", True, False),
+        ("embed_positions.weight", True, False),
+        ("layers.0.rotary_emb.inv_freq", False, True),
+        ("embeddings.position_ids", False, True),
     ],
 )
 def test_an_index_may_name_a_tied_copy_that_is_not_stored(tmp_path, name, tie, accepted):
@@ -142,9 +203,20 @@ def test_an_index_may_name_a_tied_copy_that_is_not_stored(tmp_path, name, tie, a
             ModelDirectory(model)
 
 
+def test_an_index_may_name_the_wrong_file_of_the_set(tmp_path):
+    swapped = index(one_weight=SECOND, two_weight=FIRST)
+    model = folder(tmp_path / "model", {**SHARDED, "model.safetensors.index.json": swapped})
+    assert {tensor.name for tensor in ModelDirectory(model).tensors} == {"one.weight", "two.weight"}
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
+        ({"q4-00001-of-00002.gguf": b"GGUF", "q4-00002-of-00002.gguf": b"GGUF"}, "split GGUF"),
+        (
+            {"a-00001-of-00002.gguf": b"", "b.gguf": b"", "training_args.bin": b""},
+            r"give the file itself, .*/b\.gguf",
+        ),
         ({"model-q4.gguf": b"GGUF", "model-q8.gguf": b"GGUF"}, "give the file itself"),
         ({"pytorch_model.bin": b""}, "pickles"),
         ({"consolidated.00.pth": b""}, "pickles"),

@@ -1,28 +1,28 @@
-"""Fetches a model by its hub id, through huggingface_hub and its cache."""
+"""Fetches files of a model by its hub id, through huggingface_hub and its cache."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from isotone.errors import InputError
 
-_WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "README*")
-_UNWANTED = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*")
 
-
-def download(hub_id: str) -> Path:
+def fetch(hub_id: str, wanted: Iterable[str], unwanted: Iterable[str] = ()) -> Path:
     """Return the directory of a model in the hub's cache; what is missing there is fetched.
 
     Parameters
     ----------
     hub_id : str
         `org/name`, or `org/name@revision`.
+    wanted, unwanted : iterable of str
+        Patterns of the files to fetch, and of those to leave out of them. `*` matches slashes too.
 
     Returns
     -------
     Path
-        The directory with the model's safetensors shards and small files; weights in other formats
-        are not fetched.
+        The directory. It may hold other files, which were fetched before. Without a network it is
+        what the cache holds.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def download(hub_id: str) -> Path:
         directory = snapshot_download(
             name,
             revision=revision or None,
-            allow_patterns=list(_WANTED),
-            ignore_patterns=list(_UNWANTED),
+            allow_patterns=list(wanted),
+            ignore_patterns=list(unwanted),
         )
     except (
         HfHubHTTPError,

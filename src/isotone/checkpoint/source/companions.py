@@ -90,12 +90,7 @@ def find_other_files(directory: Path, weights: Mapping[str, object]) -> OtherFil
     FormatError
         If a list of modules is not valid JSON, or a file that goes along is a Git LFS pointer.
     """
-    names = {
-        name: path
-        for path in sorted(directory.rglob("*"))
-        for name in (PurePosixPath(path.relative_to(directory).as_posix()),)
-        if not any(part.startswith(".") for part in name.parts) and path.is_file()
-    }
+    names = _visible_files(directory)
     modules = _modules(directory, set(names))
     found = OtherFiles()
     for name, path in names.items():
@@ -109,6 +104,37 @@ def find_other_files(directory: Path, weights: Mapping[str, object]) -> OtherFil
         else:
             found.left_out[what] = reason
     return found
+
+
+def module_folders(directory: Path) -> list[str]:
+    """Return the folders of a model directory that hold modules of their own.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory; only its small files need be there.
+
+    Returns
+    -------
+    list of str
+        Their paths relative to the directory, with forward slashes.
+
+    Raises
+    ------
+    FormatError
+        If a list of modules is not valid JSON.
+    """
+    return sorted(map(str, _modules(directory, set(_visible_files(directory)))))
+
+
+def _visible_files(directory: Path) -> dict[PurePosixPath, Path]:
+    """Return all files under a directory that are not hidden, by their relative paths."""
+    return {
+        name: path
+        for path in sorted(directory.rglob("*"))
+        for name in (PurePosixPath(path.relative_to(directory).as_posix()),)
+        if not any(part.startswith(".") for part in name.parts) and path.is_file()
+    }
 
 
 def weight_format(name: str) -> str | None:

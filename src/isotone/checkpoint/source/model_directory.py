@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotone.checkpoint.files.location import fingerprints, is_remote
+from isotone.checkpoint.files.numbered import NumberedName
 from isotone.checkpoint.files.safetensors_reader import SafetensorsFile
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.companions import OtherFiles, find_other_files
@@ -21,7 +22,7 @@ from isotone.checkpoint.source.model_json import read_json
 from isotone.checkpoint.source.source import CompanionFile
 from isotone.checkpoint.source.unread import no_weights
 from isotone.checkpoint.source.weight_files import CONFIG_FILE, find_weight_files
-from isotone.errors import FormatError
+from isotone.errors import FormatError, InputError
 
 
 class SafetensorsFiles:
@@ -153,6 +154,8 @@ class SingleFile(SafetensorsFiles):
 
     Raises
     ------
+    InputError
+        If the file is one of several that hold a model, as its name says.
     FormatError
         If the file is damaged.
     """
@@ -160,6 +163,12 @@ class SingleFile(SafetensorsFiles):
     companions: Sequence[CompanionFile] = ()
 
     def __init__(self, path: Path) -> None:
+        numbered = NumberedName.parse(path.name)
+        if numbered is not None and numbered.total > 1:
+            raise InputError(
+                f"{path}: is one of {numbered.total} files of a model, as its name says; give the "
+                "directory that holds all of them"
+            )
         super().__init__([SafetensorsFile.open(path)])
         self.config: dict[str, Any] = {}
 

@@ -20,15 +20,19 @@ _FILES = {
     "hf_quant_config.json": "ModelOpt",
     "quantize_config.json": "GPTQ",
     "quant_config.json": "AWQ",
-    "quantization_config.json": "unknown method",
 }
-_WIDTHS = ("bits", "w_bit", "weight_bits", "group_size", "q_group_size", "num_bits")
-_CODES = {"I8", "U8", "U16", "I32", "U32"}  # of quantised weights; I64 are positions and masks
+_FILE = re.compile(r"(hf_)?quant(ize|ization)?(_config)?\.json")
+_WIDTHS = ("bits", "w_bit", "wbits", "weight_bits", "num_bits", "nbits")
+_GROUPS = ("group_size", "q_group_size")
+_NO_METHOD = ("", "none", "null", "false")
+_CODES = {"I8", "U8", "I16", "U16", "I32", "U32", "U64"}  # I64 are positions, and shapes
 _SMALL_FLOATS = re.compile(r"F[468]")
-_BESIDE = re.compile(
-    r"(^|[._])(w?scales?|q?zeros?|zero_points?|absmax|g_idx|scb|quant_state)", re.I
+_BESIDE = re.compile(r"scale|zero|absmax|g_idx|^scb$|quant_?(state|map)", re.I)
+_PLAIN_SCALE = re.compile(
+    r"(layer|logit|attn|residual|res|embed|embedding|gate|output)?_?scale", re.I
 )
-_PLAIN_SCALE = re.compile(r"(layer|logit|input|residual|embed|gate)_?scale", re.I)
+_POSITIONS = re.compile(r"(^|_)(bias|mask|ids?|index|positions?|tracked|buckets?|len|shape)$", re.I)
+_PACKED = re.compile(r"_?q_?weight|w_q|weight_?(packed|qdata|codes)|q_?idxs|trellis|b_q4", re.I)
 
 
 def quantized_format(
@@ -59,15 +63,28 @@ def quantized_format(
     for part in _parts(config):
         for key in _KEYS:
             table = part.get(key)
+            if isinstance(table, str) and table.lower() not in _NO_METHOD:
+                return table
             if isinstance(table, Mapping) and table and (key != "quantization" or _says(table)):
                 says = _says(table) or "unknown method"
                 return f"MLX, {says}" if key == "quantization" else says
-    beside = {} if directory is None else {name: read_json(directory / name) for name in _FILES}
-    for name, table in beside.items():
-        table = table.get("quantization", table)
-        if isinstance(table, Mapping) and _says(table):
-            return f"{table.get('quant_algo') or _FILES[name]}, as {name} says"
-    return _by_tensors(tensors)
+        if _is_narrow(part.get("quantization_bit")):
+            return f"quantization_bit {part['quantization_bit']}"
+    return _by_files(directory) or _by_tensors(tensors)
+
+
+def _by_files(directory: Path | None) -> str | None:
+    """Return what a file beside the weights says of their format."""
+    for path in [] if directory is None else sorted(directory.glob("*quant*.json")):
+        if _FILE.fullmatch(path.name) is None:
+            continue
+        content = read_json(path)
+        table = content.get("quantization", content)
+        if isinstance(table, Mapping) and (says := _says(table)):
+            method = _FILES.get(path.name)
+            named = table.get("quant_algo") or (f"{method}, {says}" if method else says)
+            return f"{named}, as {path.name} says"
+    return None
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -83,22 +100,45 @@ def _says(table: Mapping[str, Any]) -> str | None:
     for name in ("quant_method", "quant_algo", "quant_library", "format"):
         if isinstance(table.get(name), str):
             return str(table[name])
-    widths = [f"{name} {table[name]}" for name in _WIDTHS if table.get(name) is not None]
-    return ", ".join(widths) or None
+    if any(_is_narrow(table.get(name)) for name in _WIDTHS):
+        return ", ".join(
+            f"{n} {table[n]}" for n in (*_WIDTHS, *_GROUPS) if table.get(n) is not None
+        )
+    return None
+
+
+def _is_narrow(n_bits: object) -> bool:
+    """Return whether a number of bits is that of a quantised weight."""
+    return isinstance(n_bits, (int, float)) and 0 < n_bits < 16
 
 
 def _by_tensors(tensors: Sequence[TensorInfo]) -> str | None:
-    beside: dict[str, list[str]] = {}
+    """Return which tensor shows by its name, or by what is beside it, that it is quantised."""
+    beside: dict[str, str] = {}
     for tensor in tensors:
         module, _, last = tensor.name.rpartition(".")
-        if _BESIDE.search(last) and not _PLAIN_SCALE.search(last):
-            beside.setdefault(module, []).append(tensor.name)
-    for tensor in tensors:
-        module, _, last = tensor.name.rpartition(".")
-        codes = tensor.dtype in _CODES or _SMALL_FLOATS.match(tensor.dtype)
-        if not codes or len(tensor.shape) < 2 or _BESIDE.search(last):
+        word = _BESIDE.search(last)
+        if word is None:
             continue
-        near = beside.get(module, []) + beside.get(tensor.name, [])
+        beside.setdefault(tensor.name[: len(module) + 1 + word.start()].rstrip("._"), tensor.name)
+        if not _PLAIN_SCALE.fullmatch(last):
+            beside.setdefault(module, tensor.name)
+        if "quant" in module:  # as ModelOpt's weight_quantizer._scale
+            beside.setdefault(module.rpartition(".")[0], tensor.name)
+    for tensor in tensors:
+        module, _, last = tensor.name.rpartition(".")
+        if not _is_coded(tensor) or _BESIDE.search(last) or _POSITIONS.search(last):
+            continue
+        if _PACKED.fullmatch(last):
+            return f"{tensor.name} is of {tensor.dtype}"
+        near = beside.get(tensor.name) or beside.get(module)
         if near:
-            return f"{tensor.name} is of {tensor.dtype}, and has {near[0]} beside it"
+            return f"{tensor.name} is of {tensor.dtype}, and has {near} beside it"
     return None
+
+
+def _is_coded(tensor: TensorInfo) -> bool:
+    """Return whether a tensor may hold codes: a matrix, or a vector that is called a weight."""
+    small = tensor.dtype in _CODES or _SMALL_FLOATS.match(tensor.dtype) is not None
+    n_axes = 1 if "weight" in tensor.name.rpartition(".")[2] else 2
+    return small and len(tensor.shape) >= n_axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from isotone.checkpoint.gguf.split import n_parts_by_name, one_part
 from isotone.checkpoint.source.companions import weight_format
 from isotone.checkpoint.source.model_json import read_json
 from isotone.checkpoint.source.weight_files import is_adapter
@@ -14,6 +15,7 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """The suffixes of weights that are stored as pickles."""
 
 _ADAPTER_CONFIG = "adapter_config.json"
+_OF_TRAINING = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
 
 
 def no_weights(directory: Path) -> InputError:
@@ -33,11 +35,14 @@ def no_weights(directory: Path) -> InputError:
     if any(is_adapter(name) for name in files):
         return adapter_alone(directory)
     ggufs = [name for name in files if name.endswith(".gguf")]
-    pickles = [name for name in files if Path(name).suffix in PICKLES]
+    pickles = [name for name in files if Path(name).suffix in PICKLES and name not in _OF_TRAINING]
     if ggufs and not pickles:
+        whole = [name for name in ggufs if n_parts_by_name(name) == 1]
+        if not whole:
+            return one_part(directory / ggufs[0], n_parts_by_name(ggufs[0]))
         return InputError(
             f"{directory}: holds its weights as GGUF ({_some(ggufs)}); give the file itself, "
-            f"{directory / ggufs[0]}"
+            f"{directory / whole[0]}"
         )
     if pickles:
         return InputError(

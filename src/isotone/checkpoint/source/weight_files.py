@@ -3,18 +3,20 @@
 A directory may hold several sets of weights: a single file, the shards of an older save with their
 index, the original format of the authors, variants in other precisions. transformers takes the file
 that the config names, else `model.safetensors`, else the shards of `model.safetensors.index.json`.
-Where it would find nothing, the only set that there is gets taken. A set whose own names say that a
-part is missing is refused.
+Where it would find nothing, the only set that there is gets taken; where it would take pickles, the
+directory is refused. A set whose own names say that a part is missing is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isotone.checkpoint.compressed.config import WEIGHTS_KEY
+from isotone.checkpoint.files.numbered import listed, missing_names, one_of_each_set, same_set
 from isotone.checkpoint.source.model_json import read_json
 from isotone.errors import FormatError, InputError
 
@@ -23,12 +25,12 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 
-_NAMED = "transformers_weights"
 _ADAPTER = re.compile(
     r"adapter_config\.json|(\d+_)?adapters?(_model)?(-\d+-of-\d+)?\.(safetensors|bin|npz)"
     r"|pytorch_lora_weights\.(safetensors|bin)"
 )
-_NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
+_MOST_BYTES = 255  # of a file name, on the usual file systems
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def find_weight_files(directory: Path, config: Mapping[str, Any]) -> WeightFiles
     Raises
     ------
     InputError
-        If there are several sets, and none that transformers would take.
+        If there are several sets, and none that transformers would take, or transformers would take
+        pickles.
     FormatError
         If a file of the set is missing, or its index is no index.
     """
@@ -97,53 +100,72 @@ def find_weight_files(directory: Path, config: Mapping[str, Any]) -> WeightFiles
         for path in directory.glob(pattern)
         if not path.name.startswith(".") and not is_adapter(path.name)
     )
-    if not names:
-        return None
     taken = _taken(directory, config, names)
-    shards: Sequence[str] = [taken]
+    if taken is None:
+        return None
+    shards: Sequence[str] = same_set(taken, names)
     index, weight_map = None, {}
     if taken.endswith(INDEX_SUFFIX):
         index = directory / taken
         weight_map = _weight_map(index)
         shards = sorted(set(weight_map.values()))
-        _refuse_missing(directory, shards, index.name)
-    elif _NUMBERED.fullmatch(taken):
-        shards = _same_set(taken, names)
+    _refuse_missing([directory / name for name in shards if name not in names], index)
     _refuse_incomplete(directory, shards)
     reason = f"another set of weights than {taken}, which is taken"
     left_out = {name: reason for name in names if name not in {taken, *shards}}
     return WeightFiles(tuple(directory / name for name in shards), index, weight_map, left_out)
 
 
-def _taken(directory: Path, config: Mapping[str, Any], names: Sequence[str]) -> str:
+def _taken(directory: Path, config: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Return the single file, the index or the first shard of the set to take."""
-    for name in (config.get(_NAMED), SINGLE_FILE, INDEX_FILE):
+    named = config.get(WEIGHTS_KEY)
+    if isinstance(named, str) and named.endswith((".safetensors", INDEX_SUFFIX)):
+        if Path(named).name != named or not (directory / named).is_file():
+            raise FormatError(
+                f"{directory}: has no file {named}, which {CONFIG_FILE} names as the one to load "
+                f"({WEIGHTS_KEY}); fetch it, or remove that line"
+            )
+        return named
+    for name in (SINGLE_FILE, INDEX_FILE):
         if name in names:
-            return str(name)
+            return name
+    pickle = next((name for name in _PICKLES if (directory / name).is_file()), None)
+    if pickle is not None and names:
+        raise InputError(
+            f"{directory}: transformers would load {pickle}, a pickle, which is not read, and not "
+            f"{names[0]}; convert it with transformers "
+            "(AutoModel.from_pretrained(DIR).save_pretrained(NEW)), or remove it"
+        )
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    sets = indexes or _first_of_each_set(names)
+    sets = indexes or one_of_each_set(names)
     if len(sets) > 1:
         what = "has more than one index" if indexes else "holds more than one set of weights"
         raise InputError(
-            f"{directory}: {what} ({', '.join(sets)}), and transformers would load none of them; "
-            f"keep one, or name the one to take {SINGLE_FILE}"
+            f"{directory}: {what} ({listed(sets, len(sets))}), and transformers would load none of "
+            f"them; keep one, or name the one to take {SINGLE_FILE}"
         )
-    return sets[0]
+    return sets[0] if sets else None
 
 
-def _first_of_each_set(names: Iterable[str]) -> list[str]:
-    """Return one name of each set: a file of its own, or shards that are numbered alike."""
-    first: dict[object, str] = {}
-    for name in names:
-        found = _NUMBERED.fullmatch(name)
-        first.setdefault(found.group(1, 3) if found else name, name)
-    return list(first.values())
+def shards_of_index(index: Path) -> list[str]:
+    """Return the names of the files that an index names.
 
+    Parameters
+    ----------
+    index : Path
+        The index.
 
-def _same_set(shard: str, names: Iterable[str]) -> list[str]:
-    numbered = {name: _NUMBERED.fullmatch(name) for name in (shard, *names)}
-    sets = {name: found.group(1, 3) for name, found in numbered.items() if found}
-    return sorted(name for name, its_set in sets.items() if its_set == sets[shard])
+    Returns
+    -------
+    list of str
+        In ascending order.
+
+    Raises
+    ------
+    FormatError
+        If it is no index.
+    """
+    return sorted(set(_weight_map(index).values()))
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -151,33 +173,34 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise FormatError(f"{index}: has no weight_map from tensor names to files")
     for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            raise FormatError(f"{index}: names the shard {name!r}, which is not a plain file name")
+        if Path(name).name != name or len(name.encode()) > _MOST_BYTES:
+            raise FormatError(
+                f"{index}: names the shard {name[:_MOST_BYTES]!r}, which is not a plain file name"
+            )
     return weight_map
 
 
-def _refuse_missing(directory: Path, shards: Iterable[str], index: str) -> None:
-    for name in shards:
-        if not (directory / name).is_file():
-            raise FormatError(f"{directory / name}: is named by {index} and is missing")
-
-
-def _refuse_incomplete(directory: Path, shards: Iterable[str]) -> None:
-    """Raise FormatError if the numbers in the names of shards leave some out."""
-    numbers: dict[tuple[str, str], set[int]] = {}
-    for name in shards:
-        found = _NUMBERED.fullmatch(name)
-        if found:
-            prefix, number, total = found.groups()
-            numbers.setdefault((prefix, total), set()).add(int(number))
-    for (prefix, total), present in numbers.items():
-        first = 0 if 0 in present else 1
-        n_missing = int(total) - len(present)
-        if n_missing <= 0:
-            continue
-        missing = next(n for n in range(first, first + int(total)) if n not in present)
-        name = f"{prefix}-{missing:0{len(total)}}-of-{total}.safetensors"
-        raise FormatError(
-            f"{directory / name}: is missing; by their names the weights are {total} files, of "
-            f"which {n_missing} are not there; fetch the model again"
+def _refuse_missing(unseen: Sequence[Path], index: Path | None) -> None:
+    """Raise FormatError if shards that the index names are missing."""
+    missing = [path for path in unseen if not path.is_file()]
+    if missing:
+        assert index is not None  # without an index, shards are taken from those that are there
+        raise _missing(
+            missing[0].parent, [path.name for path in missing], len(missing), f"by {index.name}"
         )
+
+
+def _refuse_incomplete(directory: Path, shards: Sequence[str]) -> None:
+    """Raise FormatError if the numbers in the names of shards leave some out."""
+    missing, n_missing = missing_names(shards)
+    if missing:
+        raise _missing(directory, missing, n_missing, "as a part by the files beside it")
+
+
+def _missing(directory: Path, names: Sequence[str], n_missing: int, by: str) -> FormatError:
+    first, *others = names
+    more = f", {listed(others, n_missing - 1)}" if others else ""
+    verb = "are" if others else "is"
+    return FormatError(
+        f"{directory / first}{more}: {verb} named {by} and {verb} missing; fetch the model again"
+    )
