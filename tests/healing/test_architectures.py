@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import isotone
@@ -51,3 +52,27 @@ def test_every_kind_of_model_is_healed(kind, tmp_path):
 
 def codebooks(trainable):
     return [weight.codebook.detach() for weight in trainable.weights]
+
+
+def test_matrices_that_are_stored_once_are_trained_as_one(tmp_path):
+    """An untied model whose head equals its embedding has the stored matrix twice."""
+    file = write_tiny("llama-untied", tmp_path / "dense") / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+    isotone.compress(tmp_path / "dense", tmp_path / "clustered", k=3, protect="off")
+    student = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "clustered", quantization_config=IsotoneConfig(residency="packed")
+    )
+    manifest = open_compressed(tmp_path / "clustered").manifest
+    trainable = open_for_training(student, manifest, ["codebook"], "keep")
+    names = [weight.name for weight in trainable.weights]
+    assert sorted(names) == sorted(record.name for record in manifest.clustered)
+    assert sorted(change.name for change in trainable.overlays()) == sorted(names)
+    before = student.lm_head.weight.detach().clone()
+    with torch.no_grad():
+        for parameter in trainable.parameters:
+            parameter.add_(0.5)
+    after = student.lm_head.weight.detach().clone()
+    assert not torch.equal(after, before)
+    assert torch.equal(after, student.model.embed_tokens.weight.detach().clone())

@@ -21,7 +21,7 @@ from isotone.healing.coordinates import (
     ScaleCoordinates,
 )
 from isotone.healing.order import nearest_ascending
-from isotone.models.packed.modules import clustered_weights
+from isotone.models.packed.modules import clustered_weights, share_stored
 from isotone.models.packed.weight import ClusteredWeight
 from isotone.models.plugin.checkpoint_tensors import TORCH_DTYPES
 
@@ -156,6 +156,7 @@ def open_for_training(
         checkpoint's tensors.
     """
     check_parts(manifest, parts, order)
+    share_stored(model)  # what is stored once is trained as one
     model.requires_grad_(False)
     weights = tuple(clustered_weights(model))
     opened: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}

@@ -114,6 +114,24 @@ def clustered_weights(model: nn.Module) -> list[ClusteredWeight]:
     return [module for module in model.modules() if isinstance(module, ClusteredWeight)]
 
 
+def share_stored(model: nn.Module) -> None:
+    """Let modules whose weights were read from one stored tensor have one clustered weight.
+
+    A model that does not tie two matrices has them twice, although they are stored once.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The packed model; is changed.
+    """
+    first: dict[str, PackedParameter] = {}
+    for name, packed in list(hosts(model)):
+        leaf = packed.source.leaf
+        if leaf is not None and first.setdefault(leaf.name, packed) is not packed:
+            module, _, parameter = name.rpartition(".")
+            host(model.get_submodule(module), parameter, first[leaf.name])
+
+
 def warn_of_dense(model: nn.Module, read: Iterable[ClusteredRecord]) -> None:
     """Warn if tensors of a packed model are dense although its checkpoint has them clustered.
 
