@@ -56,5 +56,5 @@ def test_what_runs_the_model_is_refused_in_one_line(own, isotone, command):
     run = isotone(*command.split())
     assert run.code == 2, run
     assert run.err.count("\n") == 1
-    assert "needs code of its own" in run.err
+    assert "asks for code of its own" in run.err
     assert not list(own.parent.rglob("ran"))

@@ -25,7 +25,7 @@ def test_an_error_becomes_one_line_and_ours_pass():
 
 
 def test_a_model_that_needs_its_own_code_is_told_what_works_without():
-    refused = pytest.raises(InputError, match=r"^config: the model needs code of its own .*verify")
+    refused = pytest.raises(InputError, match=r"^config: it asks for code of its own .*verify")
     with refused, transformers_errors("config", "ask"):
         raise ValueError("custom code which must be executed\npass `trust_remote_code=True`")
 

@@ -86,8 +86,8 @@ def transformers_errors(failure: str, advice: str = "") -> Iterator[None]:
     except Exception as error:  # parsers over foreign files can raise anything
         if _OWN_CODE in str(error):
             raise InputError(
-                f"{failure}: the model needs code of its own (auto_map), which isotone never runs; "
-                "compress, inspect, verify and decompress work without it"
+                f"{failure}: it asks for code of its own (auto_map), which isotone never runs; "
+                "compress, inspect, verify and decompress need none, and the model cannot be run"
             ) from error
         advice = f"; {advice}" if advice else ""
         raise InputError(f"{failure}: {one_line(error)}{advice}") from error

@@ -158,13 +158,6 @@ def load_config(directory: Path) -> transformers.PretrainedConfig:
         If transformers does not know the architecture, or only by code that comes with the model,
         or cannot read the file.
     """
-    config = read_json(directory / CONFIG_FILE)
-    known = transformers.CONFIG_MAPPING
-    if "auto_map" in config and config.get("model_type") not in known:
-        raise InputError(
-            f"{directory}: its config asks for code of its own (auto_map), which isotone never "
-            "runs; compress, verify and decompress need none, and the model cannot be run"
-        )
     with transformers_errors(f"{directory / CONFIG_FILE}: transformers cannot use it"):
         return transformers.AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
