@@ -14,6 +14,7 @@ from isotone.models.swap import swapped
 from isotone.pipeline.compress import compress
 from isotone.pipeline.decompress import decompress
 from isotone.pipeline.verify import verify
+from tests.builders.loaded_models import assert_equal, load
 
 LAYERS = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
 LAYERS |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -221,3 +222,26 @@ def test_a_checkpoint_that_holds_the_shared_matrix_under_another_name(left, tmp_
         for name in tied:
             module = after.get_submodule(name.removesuffix(".weight"))
             assert torch.equal(weight(module), plain[left]), name
+
+
+def test_copies_under_names_that_the_model_does_not_know(tmp_path):
+    """They are named as unexpected, as of the dense model, and the real ones are right."""
+    _, names, tied = save_with_copies(tmp_path / "model", "llama", key=True)
+    file = tmp_path / "model/model.safetensors"
+    tensors = load_file(file)
+    unknown = {"a.embed_tokens.weight", "mtp.shared_head.weight", "model.layers.9.wte.weight"}
+    tensors |= {name: tensors[tied[0]].clone() for name in unknown}
+    save_file(tensors, file, metadata={"format": "pt"})
+    compress(tmp_path / "model", tmp_path / "out", bits=3.5, workers=1)
+    assert verify(tmp_path / "out", against=tmp_path / "model").ok
+    decompress(tmp_path / "out", tmp_path / "plain")
+    plain = load_file(tmp_path / "plain/model.safetensors")
+    assert set(plain) == names | unknown
+    assert all(torch.equal(plain[name], plain[tied[0]]) for name in unknown)
+    reference, expected = load(transformers.LlamaForCausalLM, tmp_path / "plain")
+    assert expected["unexpected_keys"] == unknown
+    for residency in ("dense", "packed"):
+        config = IsotoneConfig(residency=residency)
+        after, info = load(transformers.LlamaForCausalLM, tmp_path / "out", config)
+        assert info == expected
+        assert_equal(after, reference, except_for=set())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from isotone.core.scales.balancing import ScaleRule
 from isotone.models.open_source import open_source
 from isotone.plan import job
+from isotone.plan.options import selection_of
 from isotone.plan.settings import Selection
 from isotone.plan.tensors import Clustered, Kept, Tied
 from tests.builders.checkpoints import CLUSTERED, Bf16, weights, write_model
-from tests.plan.test_tied import VOCABULARY, tied_model
+from tests.plan.test_tied import EMBEDDING, HEAD, VOCABULARY, tied_model
 
 
 def test_each_tensor_is_planned_once_and_each_group_is_of_one_shard(model):
@@ -51,3 +54,20 @@ def test_ties_are_searched_for_once_and_not_where_they_are_given(tmp_path, monke
     untied = job.plan_job(source, Selection(), tied_to={})
     assert all(isinstance(each, Clustered) for each in untied.tensors)
     assert searches == [source]
+
+
+@pytest.mark.parametrize("glob", [EMBEDDING, "lm_head", "*head*"])
+def test_a_glob_that_matches_a_copy_matches_what_it_repeats(glob, tmp_path):
+    source = open_source(tied_model(tmp_path / "model", VOCABULARY))
+
+    def plan(**options):
+        tensors = job.plan_job(source, selection_of(**options)[0]).tensors
+        return {each.tensor.name: each for each in tensors}
+
+    assert isinstance(plan(exclude=[glob])[EMBEDDING], Kept)
+    included = plan(include=[glob])
+    assert isinstance(included[EMBEDDING], Clustered)
+    assert isinstance(included["model.up.weight"], Kept)
+    asked = plan(settings=[f"{glob}:k=7"])
+    assert (asked[EMBEDDING].settings.k, asked["model.up.weight"].settings.k) == (7, 16)
+    assert all(isinstance(each[HEAD], Tied) for each in (included, asked))

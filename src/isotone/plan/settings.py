@@ -6,6 +6,7 @@ tensors of a model in `tensors.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -147,40 +148,44 @@ class Selection:
     exclude: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
 
-    def chooses(self, name: str) -> bool:
-        """Return whether a matrix is clustered, as far as that depends on its name.
+    def chooses(self, names: Sequence[str]) -> bool:
+        """Return whether a matrix is clustered, as far as that depends on its names.
 
         Parameters
         ----------
-        name : str
-            The name of the tensor.
+        names : sequence of str
+            The name of the tensor, and those of the copies that are stored with it.
 
         Returns
         -------
         bool
-            Whether the name is included and not excluded.
+            Whether one of the names is included, and none is excluded.
         """
-        included = not self.include or any(matches(name, glob) for glob in self.include)
-        return included and not any(matches(name, glob) for glob in self.exclude)
+        included = not self.include or any(_match(names, glob) for glob in self.include)
+        return included and not any(_match(names, glob) for glob in self.exclude)
 
-    def settings_for(self, name: str) -> MatrixSettings:
+    def settings_for(self, names: Sequence[str]) -> MatrixSettings:
         """Return the settings of one tensor.
 
         Parameters
         ----------
-        name : str
-            The name of the tensor.
+        names : sequence of str
+            The name of the tensor, and those of the copies that are stored with it.
 
         Returns
         -------
         MatrixSettings
-            The settings after all rules whose globs match the name.
+            The settings after all rules whose globs match one of the names.
         """
         settings = self.settings
         for rule in self.rules:
-            if matches(name, rule.glob):
+            if _match(names, rule.glob):
                 settings = rule.apply(settings)
         return settings
+
+
+def _match(names: Sequence[str], glob: str) -> bool:
+    return any(matches(name, glob) for name in names)
 
 
 def matches(name: str, glob: str) -> bool:

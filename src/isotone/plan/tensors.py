@@ -131,16 +131,20 @@ def plan_tensors(source: Source, selection: Selection, tied: Mapping[str, str]) 
         If nothing would be clustered, if a glob of the selection matches no tensor that it could
         act on, or if a tensor has the name that a part of a clustered one would get.
     """
+    names = [tensor.name for tensor in source.tensors]
+    names_of = {name: [name] for name in names}
+    for copy, original in tied.items():
+        names_of[original].append(copy)
     plans: list[TensorPlan] = [
         Tied(tensor, tied[tensor.name])
         if tensor.name in tied
-        else _plan_tensor(source, tensor, selection)
+        else _plan_tensor(source, tensor, selection, names_of[tensor.name])
         for tensor in source.tensors
     ]
-    names = [tensor.name for tensor in source.tensors]
     chosen = [plan.tensor.name for plan in plans if isinstance(plan, Clustered)]
+    settable = [name for one in chosen for name in names_of[one]]
     candidates = [t.name for t in source.tensors if reason_to_keep(t) is None]
-    _refuse_idle_globs(selection, names, candidates, chosen)
+    _refuse_idle_globs(selection, names, candidates, settable)
     _refuse_collisions(chosen, set(names))
     if not chosen:
         raise InputError(f"none of the {len(plans)} tensors would be clustered; nothing to do")
@@ -199,13 +203,15 @@ def n_matrices(tensor: TensorInfo) -> int:
     return tensor.shape[0] if is_stack else 1
 
 
-def _plan_tensor(source: Source, tensor: TensorInfo, selection: Selection) -> Clustered | Kept:
+def _plan_tensor(
+    source: Source, tensor: TensorInfo, selection: Selection, names: Sequence[str]
+) -> Clustered | Kept:
     reason = reason_to_keep(tensor)
     if reason is not None:
         return Kept(tensor, reason)
-    if not selection.chooses(tensor.name):
+    if not selection.chooses(names):
         return Kept(tensor, "excluded")
-    settings = _without_columns(source, tensor, selection.settings_for(tensor.name))
+    settings = _without_columns(source, tensor, selection.settings_for(names))
     plan = Clustered(tensor, settings, n_matrices(tensor))
     k = min(settings.k, _USUAL_K)
     header_bytes = plan.layout_for(k).header_bytes
