@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -160,13 +161,12 @@ def with_old_names(model, path):
 
 
 def with_an_adapter_beside(model, path):
-    """An adapter of someone's training, in a folder of its own and beside the weights."""
+    """An adapter of PEFT that was saved into the folder of its model: loading applies it."""
     model.save_pretrained(path)
-    (path / "adapter").mkdir()
-    weights = {"base_model.model.x.lora_A.weight": torch.randn(8, 32)}
-    for place in (path, path / "adapter"):
-        save_file(weights, place / "adapter_model.safetensors")
-    (path / "adapter/adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    model.name_or_path = str(path)
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    peft.get_peft_model(model, config).save_pretrained(path)
 
 
 def _rewrite(path, change):

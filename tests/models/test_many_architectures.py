@@ -21,6 +21,10 @@ from tests.builders import architectures as ways
 from tests.builders import second_reader
 from tests.builders.loaded_models import assert_equal, load
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # that PEFT asks for it
+)
+
 SAVED = {
     "llama": [ways.with_copies, ways.with_an_adapter_beside],
     "llama-untied": [ways.in_shards, ways.without_prefix],
