@@ -8,12 +8,13 @@ from pathlib import Path
 from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import QUANT_METHOD
 from isotone.checkpoint.files.location import is_remote, locate_found
+from isotone.checkpoint.source.companions import weight_format
 from isotone.checkpoint.source.model_directory import ModelDirectory, SingleFile
 from isotone.checkpoint.source.quantized import quantized_format
 from isotone.checkpoint.source.registry import find_kind, register_source
 from isotone.checkpoint.source.snapshot import fetch_model
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.unread import PICKLES, adapter_alone
+from isotone.checkpoint.source.unread import CONVERSION, PICKLES, adapter_alone
 from isotone.errors import InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -146,8 +147,11 @@ def _open_directory(model: str, path: Path) -> Source:  # noqa: ARG001 (its path
 
 def _unreadable(path: Path) -> InputError:
     if path.suffix in PICKLES:
+        return InputError(f"{path}: is a pickle, which can run code and is not read; {CONVERSION}")
+    kind = weight_format(path.name)
+    if kind is not None:
         return InputError(
-            f"{path}: is a pickle, which can run code and is not read; convert it with "
-            "transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW)"
+            f"{path}: holds weights as {kind}, which isotone does not read; fetch or save the "
+            "model as safetensors"
         )
     return InputError(f"{path}: expected a directory, a .safetensors or a .gguf file")

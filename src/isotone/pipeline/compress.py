@@ -195,6 +195,7 @@ def _open(model: str | Path, out: str | Path) -> Source:
     source = open_source(model)
     refuse_quantized(source, model)
     refuse_inside(out, model)
+    _ = source.companions  # a damaged one is refused here, and not after all shards are written
     return source
 
 

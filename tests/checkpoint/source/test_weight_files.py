@@ -254,6 +254,13 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
     assert name in str(caught.value)
 
 
+def test_a_pointer_among_the_companions_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    model = folder(tmp_path / "model", {**SINGLE, "tokenizer.model": POINTER})
+    monkeypatch.setattr("isotone.pipeline.compress.plan_job", lambda *_: pytest.fail("planned"))
+    with pytest.raises(FormatError, match=r"tokenizer\.model: is a Git LFS pointer"):
+        isotone.compress(model, tmp_path / "out", k=4)
+
+
 def test_a_pointer_in_the_place_of_a_gguf_is_named(tmp_path):
     (tmp_path / "model.gguf").write_bytes(POINTER)
     with pytest.raises(FormatError, match="Git LFS pointer"):

@@ -8,7 +8,7 @@ import pytest
 
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.source.model_directory import ModelDirectory
-from isotone.errors import InputError
+from isotone.errors import FormatError, InputError
 from isotone.models.language_model.checks import check_context, check_same_vocabulary, check_tokens
 from isotone.models.language_model.files import ModelFiles, open_files
 from isotone.models.text import encode
@@ -51,4 +51,13 @@ def test_a_config_without_a_model_type_is_refused(language_models, tmp_path):
     del config["model_type"]
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(InputError, match="names no model_type"):
+        open_files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "merges.txt"])
+def test_a_pointer_in_the_place_of_a_tokenizer_is_named(language_models, tmp_path, name):
+    for path in language_models.dense.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(FormatError, match=f"{name}: is a Git LFS pointer"):
         open_files(tmp_path)

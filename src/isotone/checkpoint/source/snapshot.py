@@ -8,6 +8,7 @@ from isotone.checkpoint.compressed.config import WEIGHTS_KEY
 from isotone.checkpoint.files.hub import fetch
 from isotone.checkpoint.source.companions import module_folders, weight_format
 from isotone.checkpoint.source.model_json import read_json
+from isotone.checkpoint.source.unread import CONVERSION
 from isotone.checkpoint.source.weight_files import (
     CONFIG_FILE,
     INDEX_FILE,
@@ -61,7 +62,6 @@ def fetch_model(hub_id: str) -> Path:
     if not any(weight_format(path.name) for path in directory.iterdir()):
         raise InputError(
             f"{hub_id}: has no weights as safetensors, and isotone reads no pickles; take a "
-            "revision that has them (org/name@refs/pr/1, say), or convert the model with "
-            "transformers: AutoModel.from_pretrained(ID).save_pretrained(NEW)"
+            f"revision that has them (org/name@refs/pr/1, say), or {CONVERSION}"
         )
     return directory

@@ -14,6 +14,18 @@ from isotone.errors import InputError
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """The suffixes of weights that are stored as pickles."""
 
+CONVERSION = (
+    "convert the model with transformers (AutoModelForCausalLM.from_pretrained(DIR)"
+    ".save_pretrained(NEW), or the class that its config names), and give NEW"
+)
+"""What to do with pickles that transformers reads."""
+
+FOREIGN_CONVERSION = (
+    "look for a copy as safetensors, or convert them with the program that wrote them or its "
+    "conversion script in transformers"
+)
+"""What to do with other pickles."""
+
 _ADAPTER_CONFIG = "adapter_config.json"
 _OF_TRAINING = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
 
@@ -45,10 +57,10 @@ def no_weights(directory: Path) -> InputError:
             f"{directory / whole[0]}"
         )
     if pickles:
+        usual = any(name.startswith("pytorch_model") for name in pickles)
         return InputError(
             f"{directory}: holds its weights as pickles ({_some(pickles)}), which can run code and "
-            "are not read; convert them with transformers: "
-            "AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+            f"are not read; {CONVERSION if usual else FOREIGN_CONVERSION}"
         )
     other = [name for name in files if weight_format(name) is not None]
     if other:

@@ -133,8 +133,8 @@ def _taken(directory: Path, config: Mapping[str, Any], names: Sequence[str]) -> 
     if pickle is not None and names:
         raise InputError(
             f"{directory}: transformers would load {pickle}, a pickle, which is not read, and not "
-            f"{names[0]}; convert it with transformers "
-            "(AutoModel.from_pretrained(DIR).save_pretrained(NEW)), or remove it"
+            f"{names[0]}; convert it with transformers (AutoModelForCausalLM.from_pretrained(DIR)"
+            ".save_pretrained(NEW), or the class that the config names), or remove it"
         )
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     sets = indexes or one_of_each_set(names)

@@ -28,6 +28,7 @@ from isotone.evaluation.frontier.variants import DENSE, FrontierVariant, frontie
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import open_files
+from isotone.models.open_source import refuse_quantized
 from isotone.models.prefix import AUTO, find_prefix
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
@@ -155,8 +156,9 @@ def _subject(
     # A worker may have another working directory, so the paths of the files are absolute.
     files = open_files(Path(model).absolute() if Path(model).is_dir() else model)
     source = files.dense
-    if source is None or "quantization_config" in source.config:
+    if source is None:
         raise InputError(f"{model}: is compressed already; expected the dense model")
+    refuse_quantized(source, model)
     check_context(files, context, f"context {context}")
     content, prefix = read_text(text), find_prefix(files, bos)
     encoded = encode(files.tokenizer, content)

@@ -14,6 +14,7 @@ import transformers
 from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
 from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
+from isotone.checkpoint.files.lfs import refuse_pointer_file
 from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.source.model_directory import ModelDirectory
@@ -35,6 +36,7 @@ _TOKENIZER_FILES = (
     "source.spm",
     "tekken.json",
 )
+_BESIDE_TOKENIZER = ("tokenizer_config.json", "merges.txt", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ def load_tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
             f"{directory}: has no tokenizer; expected {_TOKENIZER_FILES[0]} beside {CONFIG_FILE} "
             "(copy it from the original model)"
         )
+    for name in (*_TOKENIZER_FILES, *_BESIDE_TOKENIZER):
+        if (directory / name).is_file():
+            refuse_pointer_file(directory / name)
     with transformers_errors(f"{directory}: its tokenizer cannot be loaded"):
         return transformers.AutoTokenizer.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
