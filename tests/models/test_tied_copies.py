@@ -163,6 +163,11 @@ def test_an_untied_model_with_equal_matrices_gets_both(said, tmp_path):
         head, embedding = after.lm_head, after.model.embed_tokens
         assert torch.equal(weight(head), plain["lm_head.weight"])
         assert torch.equal(weight(embedding), plain["lm_head.weight"])
+        after.save_pretrained(tmp_path / "again")
+        again = type(model).from_pretrained(tmp_path / "again")
+        assert again.lm_head.weight is not again.model.embed_tokens.weight
+        assert torch.equal(again.lm_head.weight, plain["lm_head.weight"])
+        assert torch.equal(again.model.embed_tokens.weight, plain["lm_head.weight"])
         with torch.no_grad():  # whatever is trained in one of them does not change the other
             for parameter in head.parameters():
                 parameter.mul_(2)

@@ -38,6 +38,8 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
         ([EMBEDDING, HEAD], CAUSAL, {HEAD: EMBEDDING}, {EMBEDDING}),  # tied, stored twice
         (["transformer.wte.weight"], CAUSAL | {"architectures": ["GPT2LMHeadModel"]}, {}, "all"),
         (["word_embeddings.weight"], {**CAUSAL, "architectures": ["BertModel"]}, {}, set()),
+        ([EMBEDDING, "layers.0.attention.q.weight"], CAUSAL, {}, {EMBEDDING}),  # as in ByT5
+        (["lm_heads.0.weight", "lm_heads.1.weight"], CAUSAL, {}, "all"),
         ([EMBEDDING], {"vocab_size": VOCABULARY}, {}, set()),
         ([EMBEDDING], {}, {}, set()),
         ([EMBEDDING], {**CAUSAL, "vocab_size": VOCABULARY + 1}, {}, set()),

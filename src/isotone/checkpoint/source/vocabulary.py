@@ -9,6 +9,7 @@ from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.source.source import Source
 
 _EMBEDDING_WORDS = ("emb", "wte", "word", "shared")
+_OF_TOKENS = (*_EMBEDDING_WORDS, "head")
 _HEADS = ("embed_out.weight",)  # GPT-NeoX calls its output embedding so
 _VOCABULARY = ("vocab_size", "n_vocab", "n_words")  # also decoder_vocab_size, of Marian
 _TOKEN_EMBEDDINGS = {
@@ -29,7 +30,9 @@ _TOKEN_EMBEDDINGS = {
 def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
     """Return whether a matrix has as many rows as the model's config counts tokens.
 
-    The config of a model that consists of several may count the tokens of each.
+    The config of a model that consists of several may count the tokens of each. A matrix in one of
+    the numbered layers that is called neither embedding nor head has as many rows by accident: the
+    queries of ByT5 do.
 
     Parameters
     ----------
@@ -43,10 +46,16 @@ def has_row_per_token(source: Source, tensor: TensorInfo) -> bool:
     bool
         Whether the tensor is such a matrix.
     """
-    return len(tensor.shape) == 2 and any(
-        key.endswith(_VOCABULARY) and value == tensor.shape[0]
-        for config in _configs(source.config)
-        for key, value in config.items()
+    parts = tensor.name.split(".")
+    by_accident = any(map(str.isdigit, parts)) and not any(w in tensor.name for w in _OF_TOKENS)
+    return (
+        len(tensor.shape) == 2
+        and not by_accident
+        and any(
+            key.endswith(_VOCABULARY) and value == tensor.shape[0]
+            for config in _configs(source.config)
+            for key, value in config.items()
+        )
     )
 
 
