@@ -77,6 +77,7 @@ QUANTISED = {
     "a bare scale": [("a.weight", "F8_E5M2", (64, 64)), ("a.scale", "F32", ())],
     "a flat weight": [("a.weight", "U8", (2048,)), ("a.weight.absmax", "F32", (64,))],
     "marlin": [("a.qweight", "I32", (4, 128)), ("a.s", "F16", (1, 64))],
+    "quip": [("a.Qidxs", "I64", (64, 8)), ("a.SU", "F16", (64,))],
     "exl3": [("a.trellis", "I16", (4, 4, 64)), ("a.suh", "F16", (64,))],
 }
 PLAIN = {

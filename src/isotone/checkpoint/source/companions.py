@@ -9,7 +9,7 @@ behind, and what isotone wrote for earlier weights of the directory.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -50,6 +50,7 @@ _FORMATS = {
 _BACKUP = re.compile(r"(\.bak|\.backup|\.old|\.orig|\.copy|\.tmp|\.\d+|~|\.lock|\.incomplete)+$")
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 _MODULE_LISTS = ("modules.json", "model_index.json")
+_ORIGINAL = "original"  # the folder of the authors' own format of the same weights
 _MODULE_CONFIGS = (CONFIG_FILE, "adapter_config.json")
 
 
@@ -91,7 +92,7 @@ def find_other_files(directory: Path, weights: Mapping[str, object]) -> OtherFil
         If a list of modules is not valid JSON, or a file that goes along is a Git LFS pointer.
     """
     names = _visible_files(directory)
-    modules = _modules(directory, set(names))
+    modules = _Modules.of(directory, names)
     found = OtherFiles()
     for name, path in names.items():
         if str(name) in weights or str(name) == CONFIG_FILE:
@@ -124,7 +125,8 @@ def module_folders(directory: Path) -> list[str]:
     FormatError
         If a list of modules is not valid JSON.
     """
-    return sorted(map(str, _modules(directory, set(_visible_files(directory)))))
+    modules = _Modules.of(directory, _visible_files(directory))
+    return sorted(map(str, modules.listed | modules.configured))
 
 
 def _visible_files(directory: Path) -> dict[PurePosixPath, Path]:
@@ -157,14 +159,14 @@ def weight_format(name: str) -> str | None:
     return _FORMATS.get(PurePosixPath(plain).suffix)
 
 
-def _reason(name: PurePosixPath, modules: set[PurePosixPath]) -> tuple[str, str | None]:
+def _reason(name: PurePosixPath, modules: _Modules) -> tuple[str, str | None]:
     """Return what to call a file and why it is left out; None where it goes along."""
     for parent in reversed(name.parents):
         if _CHECKPOINT.fullmatch(parent.name):
             return f"{parent}/", "a checkpoint that training left behind"
         if parent.suffix == ".mlpackage":
             return f"{parent}/", "the weights in another format (Core ML)"
-    if any(parent in modules for parent in name.parents):
+    if modules.own(name):
         return str(name), None
     if str(name) == MANIFEST_FILE:
         return str(name), "what isotone wrote for other weights"
@@ -180,13 +182,36 @@ def _reason(name: PurePosixPath, modules: set[PurePosixPath]) -> tuple[str, str 
     )
 
 
-def _modules(directory: Path, names: set[PurePosixPath]) -> set[PurePosixPath]:
-    """Return the folders that hold a module of the model: listed, or with a config of their own."""
-    folders = {name.parent for name in names if name.name in _MODULE_CONFIGS}
-    for listing in _MODULE_LISTS:
-        if PurePosixPath(listing) in names:
-            folders |= {PurePosixPath(each) for each in _listed(directory / listing)}
-    return folders - {PurePosixPath()}
+@dataclass(frozen=True)
+class _Modules:
+    """The folders that hold modules: those that a list names, and those with a config of their own.
+
+    Exporters put a config beside the same weights in another format (`onnx/`), so of a folder that
+    no list names only the formats that transformers loads count as a module's.
+    """
+
+    listed: frozenset[PurePosixPath]
+    configured: frozenset[PurePosixPath]
+
+    @classmethod
+    def of(cls, directory: Path, names: Iterable[PurePosixPath]) -> _Modules:
+        root = PurePosixPath()
+        configured = {name.parent for name in names if name.name in _MODULE_CONFIGS}
+        listed = {
+            PurePosixPath(each)
+            for listing in _MODULE_LISTS
+            if PurePosixPath(listing) in set(names)
+            for each in _listed(directory / listing)
+        }
+        others = {path for path in configured if path.name != _ORIGINAL}
+        return cls(frozenset(listed - {root}), frozenset(others - {root}))
+
+    def own(self, name: PurePosixPath) -> bool:
+        """Return whether a file belongs to a module."""
+        if not self.listed.isdisjoint(name.parents):
+            return True
+        loaded = weight_format(name.name) in (None, "safetensors", "PyTorch")
+        return loaded and not self.configured.isdisjoint(name.parents)
 
 
 def _listed(path: Path) -> list[str]:

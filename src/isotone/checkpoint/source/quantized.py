@@ -25,7 +25,7 @@ _FILE = re.compile(r"(hf_)?quant(ize|ization)?(_config)?\.json")
 _WIDTHS = ("bits", "w_bit", "wbits", "weight_bits", "num_bits", "nbits")
 _GROUPS = ("group_size", "q_group_size")
 _NO_METHOD = ("", "none", "null", "false")
-_CODES = {"I8", "U8", "I16", "U16", "I32", "U32", "U64"}  # I64 are positions, and shapes
+_CODES = {"I8", "U8", "I16", "U16", "I32", "U32", "U64"}
 _SMALL_FLOATS = re.compile(r"F[468]")
 _BESIDE = re.compile(r"scale|zero|absmax|g_idx|^scb$|quant_?(state|map)", re.I)
 _PLAIN_SCALE = re.compile(
@@ -139,6 +139,8 @@ def _by_tensors(tensors: Sequence[TensorInfo]) -> str | None:
 
 def _is_coded(tensor: TensorInfo) -> bool:
     """Return whether a tensor may hold codes: a matrix, or a vector that is called a weight."""
+    last = tensor.name.rpartition(".")[2]
+    if tensor.dtype == "I64":  # positions, counters and shapes, but for a few formats of codes
+        return _PACKED.fullmatch(last) is not None
     small = tensor.dtype in _CODES or _SMALL_FLOATS.match(tensor.dtype) is not None
-    n_axes = 1 if "weight" in tensor.name.rpartition(".")[2] else 2
-    return small and len(tensor.shape) >= n_axes
+    return small and len(tensor.shape) >= (1 if "weight" in last else 2)
