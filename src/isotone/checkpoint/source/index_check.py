@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.vocabulary import has_row_per_token, looks_like_embedding, ties_head
+from isotone.checkpoint.source.vocabulary import is_embedding, looks_like_embedding, ties_head
 from isotone.checkpoint.source.weight_files import WeightFiles
 from isotone.errors import FormatError
 
@@ -63,7 +63,4 @@ def _is_tied(name: str, source: Source) -> bool:
         return False
     if any(part.isdigit() for part in path):  # a matrix of a layer: no head, whatever its name
         return False
-    return ties_head(source) and any(
-        has_row_per_token(source, tensor) and looks_like_embedding(tensor.name)
-        for tensor in source.tensors
-    )
+    return ties_head(source) and any(is_embedding(source, tensor) for tensor in source.tensors)
