@@ -131,6 +131,23 @@ def test_the_file_that_the_config_names_has_to_be_there(tmp_path, named):
         ModelDirectory(model)
 
 
+@pytest.mark.parametrize(
+    ("weight_map", "says"),
+    [
+        ({}, "has no weight_map"),
+        ({"a": 1}, "has no weight_map"),
+        ({"a": "x" * 300 + ".safetensors"}, "not a plain file name"),
+        ({"a": ".."}, "no .safetensors file"),
+        ({"a": "pytorch_model.bin"}, "no .safetensors file"),
+        ({"a": "\0.safetensors"}, "missing"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(tmp_path, weight_map, says):
+    files = {"model.safetensors.index.json": {"weight_map": weight_map}, "pytorch_model.bin": b""}
+    with pytest.raises(FormatError, match=says):
+        ModelDirectory(folder(tmp_path / "model", files))
+
+
 def test_a_shard_by_itself_is_refused(tmp_path):
     model = folder(tmp_path / "model", SHARDED)
     with pytest.raises(InputError, match="one of 2 files of a model"):
@@ -230,6 +247,12 @@ def test_an_index_may_name_the_wrong_file_of_the_set(tmp_path):
             {"adapter_model.bin": b"", "adapter_config.json": {"base_model_name_or_path": "a/b"}},
             r"\(a/b\)",
         ),
+        (
+            {"adapter_model.safetensors": shard(), "pytorch_model-00001-of-00002.bin": b""},
+            r"as pickles .*convert the model with transformers",
+        ),
+        ({"consolidated.00.pth": b""}, "program that wrote them"),
+        ({"training_args.bin": b""}, "no .safetensors file"),
         ({}, "no .safetensors file"),
     ],
 )

@@ -44,10 +44,13 @@ def no_weights(directory: Path) -> InputError:
         To be raised.
     """
     files = sorted(path.name for path in directory.iterdir() if path.is_file())
-    if any(is_adapter(name) for name in files):
-        return adapter_alone(directory)
+    adapters = [name for name in files if is_adapter(name)]
+    files = [name for name in files if name not in {*adapters, *_OF_TRAINING}]
     ggufs = [name for name in files if name.endswith(".gguf")]
-    pickles = [name for name in files if Path(name).suffix in PICKLES and name not in _OF_TRAINING]
+    pickles = [name for name in files if Path(name).suffix in PICKLES]
+    usual = any(name.startswith("pytorch_model") for name in pickles)
+    if adapters and not usual:
+        return adapter_alone(directory)
     if ggufs and not pickles:
         whole = [name for name in ggufs if n_parts_by_name(name) == 1]
         if not whole:
@@ -57,7 +60,6 @@ def no_weights(directory: Path) -> InputError:
             f"{directory / whole[0]}"
         )
     if pickles:
-        usual = any(name.startswith("pytorch_model") for name in pickles)
         return InputError(
             f"{directory}: holds its weights as pickles ({_some(pickles)}), which can run code and "
             f"are not read; {CONVERSION if usual else FOREIGN_CONVERSION}"

@@ -170,13 +170,19 @@ def shards_of_index(index: Path) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(name, str) for name in weight_map.values())
+    ):
         raise FormatError(f"{index}: has no weight_map from tensor names to files")
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or len(name.encode()) > _MOST_BYTES:
             raise FormatError(
                 f"{index}: names the shard {name[:_MOST_BYTES]!r}, which is not a plain file name"
             )
+        if not name.endswith(".safetensors"):
+            raise FormatError(f"{index}: names the shard {name!r}, which is no .safetensors file")
     return weight_map
 
 
