@@ -21,7 +21,8 @@ from isotone.core.clustered_tensor import ClusteredTensor
 from isotone.core.values import check_codebook
 from isotone.errors import InputError
 from isotone.models.lazy.expression import Expression
-from isotone.models.packed.modules import CLUSTERED_CHILD, hosts
+from isotone.models.packed.hosting import CLUSTERED_CHILD
+from isotone.models.packed.modules import hosts
 from isotone.models.packed.weight import ClusteredWeight
 from isotone.models.plugin.origin import parameter_sources
 

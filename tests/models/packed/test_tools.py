@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from isotone.errors import InputError
+from isotone.models.packed.modules import clustered_weights
 from tests.builders.tiny_models import CONFIGS, ids, load_clustered
 
 peft = pytest.importorskip("peft")
@@ -124,13 +125,51 @@ def test_merging_an_adapter_is_refused(compressed, how, safe):
         torch.testing.assert_close(model(ids()).logits, before)
 
 
-def test_the_trainer_trains_an_adapter(compressed, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*ensure_weight_tying:UserWarning")
+@pytest.mark.parametrize("saved", ["lm_head", "embed_tokens", "norm"])
+@pytest.mark.parametrize("kind", ["llama-untied", "llama-tied"])
+def test_modules_to_save_train_and_load_as_on_the_dense_model(kind, saved, compressed, tmp_path):
+    logits = []
+    for residency in ("packed", "dense"):
+        model = load_clustered(compressed(kind), residency, dtype=torch.float32)
+        model = adapted(model, modules_to_save=[saved])
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=0.5)
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(ids(), labels=ids()).loss.backward()
+            optimizer.step()
+        model.eval().save_pretrained(tmp_path / residency)
+        base = load_clustered(compressed(kind), dtype=torch.float32)
+        again = peft.PeftModel.from_pretrained(base, tmp_path / residency).eval()
+        with torch.no_grad():
+            logits += [model(ids()).logits, again(ids()).logits]
+    for other in logits[1:]:
+        torch.testing.assert_close(other, logits[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("initial", ["pissa", "olora"])
+def test_adapters_that_begin_with_a_write_are_refused(compressed, initial):
+    with pytest.raises(InputError, match=r"residency=.dense"):
+        adapted(load_clustered(compressed("llama-untied")), init_lora_weights=initial)
+
+
+def test_an_adapter_of_the_dense_model_with_its_embedding_is_loaded(compressed, tmp_path):
+    dense = load_clustered(compressed("llama-untied"), "dense")
+    config = peft.LoraConfig(target_modules=["embed_tokens"], r=4, init_lora_weights=False)
+    trained = peft.get_peft_model(dense, config).eval()
+    trained.save_pretrained(tmp_path, save_embedding_layers=True)
+    base = load_clustered(compressed("llama-untied"))
+    again = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(again(ids()).logits, trained(ids()).logits)
+
+
+def trainer(model, folder):
     from transformers import Trainer, TrainingArguments
 
-    model = adapted(load_clustered(compressed("llama-untied"), dtype=torch.float32))
-    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     arguments = TrainingArguments(
-        output_dir=str(tmp_path),
+        output_dir=str(folder),
         max_steps=2,
         per_device_train_batch_size=1,
         report_to=[],
@@ -139,6 +178,24 @@ def test_the_trainer_trains_an_adapter(compressed, tmp_path):
         disable_tqdm=True,
     )
     rows = [{"input_ids": ids()[0], "labels": ids()[0]}] * 2
-    Trainer(model, arguments, train_dataset=rows).train()
+    return Trainer(model, arguments, train_dataset=rows)
+
+
+def test_the_trainer_trains_codebooks_if_they_are_to_be_trained(compressed, tmp_path):
+    model = load_clustered(compressed("llama-untied"), dtype=torch.float32)
+    with pytest.raises(ValueError, match="adapters"):
+        trainer(model, tmp_path)
+    weights = clustered_weights(model)
+    before = [weight.codebook.detach().clone() for weight in weights]
+    for weight in weights:
+        weight.codebook.requires_grad_(True)
+    trainer(model, tmp_path).train()
+    assert not any(torch.equal(w.codebook, b) for w, b in zip(weights, before, strict=True))
+
+
+def test_the_trainer_trains_an_adapter(compressed, tmp_path):
+    model = adapted(load_clustered(compressed("llama-untied"), dtype=torch.float32))
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    trainer(model, tmp_path).train()
     changed = [n for n, p in model.named_parameters() if n in before and not p.equal(before[n])]
     assert changed

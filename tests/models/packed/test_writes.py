@@ -166,6 +166,12 @@ def test_resizing_the_embeddings_is_refused(compressed):
         model.resize_token_embeddings(model.config.vocab_size + 8)
 
 
+@pytest.mark.parametrize("asked", [(), (None, 32), (160,), (130, 32)])
+def test_an_embedding_that_has_its_rows_is_not_resized(compressed, asked):
+    model = load_clustered(compressed("llama-tied"))
+    assert model.resize_token_embeddings(*asked) is model.get_input_embeddings()
+
+
 @pytest.mark.parametrize("kind", ["llama-tied", "llama-untied", "gpt2"])
 def test_tying_the_weights_again_changes_nothing(compressed, kind):
     model = load_clustered(compressed(kind))

@@ -53,6 +53,9 @@ _FREE = {
 }
 """Attributes and methods of a tensor that do not depend on its values."""
 
+_TRAINS = {torch.Tensor.requires_grad.__set__, torch.Tensor.requires_grad_}
+"""Those that ask for training; a packed weight may only be asked not to be trained."""
+
 
 class Deferred(torch.Tensor):  # type: ignore[misc]
     """A weight that is decoded when it is computed with.
@@ -64,6 +67,8 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
     """
 
     source: Expression
+    parameter: Any = None
+    """What the weight was asked of: a `PackedParameter` of a module, if any."""
 
     @staticmethod
     def __new__(cls: Any, source: Expression) -> Any:
@@ -77,6 +82,8 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _FREE:
+            if func in _TRAINS and cls is Deferred and _asks(*args[1:], **kwargs):
+                raise refuse_write("requires_grad_", "would train")
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         return cls._compute(func, args, kwargs)
@@ -90,8 +97,7 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         decoded: list[torch.Tensor] = []
 
         def decode(weight: Deferred) -> torch.Tensor:
-            with torch.inference_mode(mode=False):  # inference tensors do not count writes
-                decoded.append(weight.source.evaluate())
+            decoded.append(weight.source.evaluate())
             return decoded[-1]
 
         args, kwargs = replaced((args, kwargs), Deferred, decode)
@@ -102,6 +108,10 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         if func._schema.is_mutable:
             raise refuse_write(func)
         return func(*dense(args), **dense(kwargs or {}))
+
+
+def _asks(requires_grad: bool = True) -> bool:
+    return requires_grad
 
 
 def _leaf(weight: Any) -> ClusteredWeight | None:
@@ -159,10 +169,18 @@ def _one_matrix(source: Expression, index: int) -> torch.Tensor | None:
     return None
 
 
-_SHORTCUTS: dict[Any, Callable[..., torch.Tensor | None]] = {
+def _address(weight: Deferred) -> int:
+    """Return where the first ranks lie, by which tied weights are told from equal ones."""
+    first = next(weight.source.leaves())
+    address: int = first.packed_ranks.data_ptr()
+    return address
+
+
+_SHORTCUTS: dict[Any, Callable[..., Any]] = {
     functional.linear: _linear,
     functional.embedding: _look_up,
     torch.Tensor.__getitem__: _index,
+    torch.Tensor.data_ptr: _address,
 }
 """Functions that need not decode the whole weight; each returns None where it has to."""
 

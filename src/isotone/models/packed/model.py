@@ -23,7 +23,8 @@ from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.overlay.write import write_complete
 from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
-from isotone.models.packed.modules import PackedParameter, host, hosts
+from isotone.models.packed.hosting import CLUSTERED_CHILD, PackedParameter, host
+from isotone.models.packed.modules import hosts
 from isotone.models.packed.read_only import refuse_write
 from isotone.models.packed.subclass import ORDINARY_CLASS, subclass
 from isotone.models.packed.weight import ClusteredWeight
@@ -71,7 +72,7 @@ def packed_class(present: Any, ordinary: Any) -> type[Any]:
         ORDINARY_CLASS: ordinary,
         "dtype": property(_dtype),
         "num_parameters": _num_parameters,
-        "resize_token_embeddings": _refuse_resizing,
+        "resize_token_embeddings": _resize_token_embeddings,
         "save_pretrained": _save_pretrained,
         "tie_weights": _tie_weights,
         # Those of transformers refuse any quantized model; the weights of this one follow.
@@ -80,9 +81,23 @@ def packed_class(present: Any, ordinary: Any) -> type[Any]:
     return subclass(packed_class, (present, ordinary), additions)
 
 
-def _refuse_resizing(self: Any, *_args: Any, **_options: Any) -> None:
-    """Raise InputError: rows cannot be added to packed ranks."""
-    raise refuse_write(self.resize_token_embeddings)
+def _resize_token_embeddings(
+    self: Any,
+    new_num_tokens: int | None = None,
+    pad_to_multiple_of: int | None = None,
+    mean_resizing: bool = True,
+) -> Any:
+    """Return the embedding if it has that many rows; rows cannot be added to packed ranks."""
+    embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
+    present = embedding.weight.shape[0]
+    step = pad_to_multiple_of or 1
+    wanted = -(-(new_num_tokens or present) // step) * step
+    if wanted == present:
+        return embedding
+    if any(CLUSTERED_CHILD in getattr(each, "_modules", ()) for each in (embedding, head)):
+        raise refuse_write("resize_token_embeddings", "would change the rows of")
+    ordinary = getattr(type(self), ORDINARY_CLASS)
+    return ordinary.resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
 
 
 def _tie_weights(

@@ -26,7 +26,7 @@ from isotone.checkpoint.opening import open_compressed
 from isotone.errors import InputError
 from isotone.models.lazy.stored import packed_tensor, unread_tensor
 from isotone.models.packed.model import become_packed
-from isotone.models.packed.modules import install, warn_of_dense
+from isotone.models.packed.modules import clustered_weights, install, warn_of_dense
 from isotone.models.plugin.checkpoint_tensors import (
     CheckpointTensor,
     checkpoint_tensors,
@@ -69,6 +69,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
         self._directory: CompressedDirectory | None = None
         self._tensors: dict[str, CheckpointTensor] = {}
         self._bytes_a_weight = 1.0
+        self._model: Any = None
         intercept_loading(IsotoneQuantizer)
 
     @property
@@ -188,6 +189,7 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
             return model  # its weights are dense
         setattr(model, DIRECTORY_ATTRIBUTE, self._directory.path)
         if self._is_packed:
+            self._model = model
             install(model)
             become_packed(model)
             read = [tensor.record for tensor in self._tensors.values() if tensor.was_read]
@@ -201,11 +203,18 @@ class IsotoneQuantizer(HfQuantizer):  # type: ignore[misc]
 
     @property
     def is_trainable(self) -> bool:
-        """Whether transformers may train what is put on top of it (adapters): it may.
-
-        Training all weights is refused by transformers itself, as of any quantized model.
-        """
+        """Whether transformers may train what is put on top of it (adapters): it may."""
         return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """Whether transformers may train the model itself: if its codebooks are to be trained.
+
+        Packed weights cannot be, so otherwise its Trainer asks for adapters, as for any quantized
+        model.
+        """
+        weights = [] if self._model is None else clustered_weights(self._model)
+        return any(weight.codebook.requires_grad for weight in weights)
 
 
 def _weight_bytes(checkpoint_files: list[str]) -> int:
