@@ -29,6 +29,7 @@ from isotone.calibration.statistics import INDEX_FILE, StatisticsEntry, text_fil
 from isotone.calibration.text import calibration_text
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.source.source import Source
+from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
 from isotone.models.open_source import runnable
@@ -101,7 +102,8 @@ def collect(
     except NotLayerwiseError as reason:
         about["whole_model"] = str(reason)
         entries = run(PartitionedModel.whole(source), _WHOLE)
-    if not entries:
+    linear = {p.tensor.name for p in plans if not has_row_per_token(source, p.tensor)}
+    if linear.isdisjoint(entry.tensor for entry in entries) if linear else not entries:
         raise _nothing_seen(source, sum(plan.n_matrices for plan in plans))
     write_index(out, about, entries)
     for unfinished in (_BY_LAYER, _WHOLE):

@@ -7,6 +7,7 @@ written atomically:
     gradient-NNN.npy   [windows with gradients, ...] float32, the gradients of those activations
     forth-NNN.json     the matrices that part NNN was seen to use; their moments are written
     back-NNN.json      the matrices of part NNN whose gradients are written
+    head-*, read-*     what was observed of the head and of the embedding, see `vocabulary.py`
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from isotone.calibration.observe import Observation, Observer
 from isotone.calibration.parts import PartitionedModel
 from isotone.calibration.route import NotLayerwiseError
 from isotone.calibration.statistics import StatisticsEntry, inputs_file, outputs_file
+from isotone.calibration.vocabulary import VocabularyRecord
 from isotone.checkpoint.files.atomic import write_atomically
 from isotone.checkpoint.source.source import Source
 from isotone.engine.progress import Progress
@@ -73,6 +75,7 @@ class LayerwiseRun:
         self._out, self._unfinished = out, unfinished
         # The last token of the prefix predicts the text; nothing is ever predicted before it.
         self._first = max(n_prefix - 1, 0)
+        self._vocabulary = VocabularyRecord(source, plans, unfinished)
 
     def collect(self, progress: Progress) -> list[StatisticsEntry]:
         """Collect the statistics of all parts that are not finished yet.
@@ -107,7 +110,8 @@ class LayerwiseRun:
         with_gradients = [
             matrix for number in reversed(numbers) for matrix in self._backward(number, progress)
         ]
-        return [entry for matrix in sorted(with_gradients) for entry in entries.get(matrix, ())]
+        found = [entry for matrix in sorted(with_gradients) for entry in entries.get(matrix, ())]
+        return found + self._vocabulary.finish(self._out)
 
     def _forward(self, number: int, progress: Progress) -> list[StatisticsEntry]:
         """Write the second moments of a part, and the activations that the next part is given."""
@@ -115,7 +119,7 @@ class LayerwiseRun:
         if record.exists():
             progress.advance(self._windows.numel())
         else:
-            with self._loaded(number) as locations, torch.no_grad():
+            with self._loaded(number) as locations:
                 observations = self._observe_in_rounds(number, locations, progress)
             entries = [asdict(entry) for entry in _entries(locations, observations)]
             _write(record, {"n_items": self._model.n_items, "observed": entries})
@@ -129,10 +133,11 @@ class LayerwiseRun:
         """Run all windows once for each round of matrices whose moments fit in memory."""
         observations: dict[int, Observation] = {}
         for turn, matrices in enumerate(memory_rounds(locations)):
-            observer = Observer(matrices)
+            observer = Observer(matrices, self._vocabulary.numbers)
             streams = self._run_forward(number, observer, progress if turn == 0 else None)
-            if turn == 0 and number < len(self._model) - 1:
+            if turn == 0 and streams:
                 write_array(self._file("stream", number + 1), np.stack(streams))
+            self._vocabulary.keep_head(observer)
             self._write_moments(observer.observations)
             observations |= observer.observations
         return observations
@@ -141,12 +146,17 @@ class LayerwiseRun:
         self, number: int, observer: Observer, progress: Progress | None
     ) -> list[NDArray[np.float32]]:
         given, streams = self._given("stream", number), []
-        with observer:
+        ends = number == len(self._model) - 1
+        all_logits = ends and observer.expects_head
+        with observer, torch.set_grad_enabled(all_logits):
             for position, tokens in enumerate(self._windows):
-                observer.held_out = position % _HELD_OUT == _HELD_OUT - 1
+                observer.held_out = _is_held_out(position)
                 out = self._model.run(number, tokens, given(position), observer)
                 observer.release_input()
-                streams.append(out.cpu().numpy())
+                if ends:
+                    observer.take_predictions(out, self._first)
+                else:
+                    streams.append(out.cpu().numpy())
                 if progress is not None:
                     progress.advance(tokens.numel())
         return streams
@@ -162,8 +172,9 @@ class LayerwiseRun:
         else:
             with self._loaded(number) as locations:
                 numbers = {location.address: location.number for location in locations}
-                observer = Observer(numbers, moments=False)
+                observer = Observer(numbers, self._vocabulary.numbers, moments=False)
                 gradients = self._run_backward(number, observer, progress)
+            self._vocabulary.keep_embedding(observer)
             if number > 0:
                 write_array(self._file("gradient", number), np.stack(gradients))
             _write(record, self._write_gradients(observer.observations))
@@ -180,6 +191,7 @@ class LayerwiseRun:
         gradients = []
         with observer, _gradients_from_embeddings(self._model.model):
             for position, tokens in enumerate(self._windows[::_GRADIENTS]):
+                observer.held_out = _is_held_out(position * _GRADIENTS)
                 begin = given(position * _GRADIENTS)
                 begin = None if begin is None else begin.requires_grad_()
                 out = self._model.run(number, tokens, begin, observer)
@@ -231,12 +243,16 @@ class LayerwiseRun:
 def _gradients_from_embeddings(model: Any) -> Iterator[None]:
     """Let gradients begin at the embedded tokens, so that no parameter takes part in them."""
     hook = model.get_input_embeddings().register_forward_hook(
-        lambda _module, _given, out: out.detach().requires_grad_()
+        lambda _module, _given, out: out if out.requires_grad else out.detach().requires_grad_()
     )
     try:
         yield
     finally:
         hook.remove()
+
+
+def _is_held_out(position: int) -> bool:
+    return position % _HELD_OUT == _HELD_OUT - 1
 
 
 def _loss(logits: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -4,15 +4,24 @@ Every product of an input with a matrix is a call of `torch.nn.functional.linear
 with the matrix transposed, whether in a module or for one expert of a stack, and the matrix is
 identified by its memory address. So nothing here depends on an architecture. Where several matrices
 share one input, as those of queries, keys and values do, its second moments are added up once.
+
+Matrices with a row for each token are observed in ways of their own. One that makes logits is a
+head: what depends on its outputs is taken from the predictions (`predictions.py`). One whose rows
+are read by `torch.nn.functional.embedding` has no inputs; the second moments of the gradients of
+the rows that were read are added up instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from isotone.calibration.predictions import Predictions
 
 _FACTORS = {
     torch.matmul: 0,
@@ -59,33 +68,80 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
     """Adds up what flows through matrices while it is entered as a context manager.
 
     Attribute `active` says whether what runs now counts, `held_out` whether it belongs to the
-    held-out windows. `observations` has the result for each matrix by its number.
+    held-out windows. `observations` has the result for each matrix by its number; `predictions` has
+    the predictions of the head, whose number is `head`, or None as long as no head was observed.
 
     Parameters
     ----------
     matrices : dict of int to int
         The number of each matrix by the address of its first weight.
+    vocabulary : set of int
+        The numbers of the matrices that have a row for each token.
     moments : bool
-        Whether second moments of inputs are added up. Squared gradients are, wherever gradients
-        flow.
+        Whether second moments of inputs are added up, and predictions. If not, gradients are
+        observed: their squares at the outputs of matrices, and their second moments at the rows
+        that are read from an embedding.
     """
 
-    def __init__(self, matrices: dict[int, int], *, moments: bool = True) -> None:
+    def __init__(
+        self, matrices: dict[int, int], vocabulary: Set[int] = frozenset(), *, moments: bool = True
+    ) -> None:
         super().__init__()
         self.observations: dict[int, Observation] = {}
+        self.head: int | None = None
+        self.predictions: Predictions | None = None
         self.active, self.held_out = True, False
-        self._matrices, self._moments = matrices, moments
+        self._matrices, self._vocabulary, self._moments = matrices, vocabulary, moments
         self._latest: tuple[torch.Tensor, int] | None = None
+        self._outputs: torch.Tensor | None = None
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = _product(func, args) if self.active else None
+        if not self.active:
+            return out
+        given = _product(func, args)
         if given is not None:
             inputs, weight = given
             number = self._matrices.get(weight.data_ptr())
-            if number is not None:
-                self._observe(number, inputs, out)
+            return out if number is None else self._multiplied(number, inputs, out)
+        if func is torch.nn.functional.embedding and len(args) > 1 and not self._moments:
+            number = self._matrices.get(args[1].data_ptr())
+            if number in self._vocabulary:
+                out = out.detach().requires_grad_()
+                out.register_hook(partial(self._add_read, number, held_out=self.held_out))
         return out
+
+    def _multiplied(self, number: int, inputs: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Observe a product, and return it; that of a head as the begin of a graph of its own."""
+        if number not in self._vocabulary:
+            self._observe(number, inputs, out)
+        elif self._moments:
+            self._observe(number, inputs, out)
+            self.head = number
+            self._outputs = out = out.detach().requires_grad_()
+        return out
+
+    @property
+    def expects_head(self) -> bool:
+        """Whether a head may be among the matrices, whose predictions are to be observed."""
+        return self._moments and not self._vocabulary.isdisjoint(self._matrices.values())
+
+    def take_predictions(self, logits: torch.Tensor, first: int) -> None:
+        """Add the predictions of a window, if its logits were made by a head that is observed.
+
+        Parameters
+        ----------
+        logits : Tensor, `[1, positions, vocabulary]`
+            What the model returned.
+        first : int
+            The first position that predicts text, and not the prefix of the window.
+        """
+        outputs, self._outputs = self._outputs, None
+        if outputs is None or outputs.shape != logits.shape:
+            return
+        if self.predictions is None:
+            self.predictions = Predictions(outputs.shape[-1])
+        self.predictions.add(outputs, logits, first)
 
     def release_input(self) -> None:
         """Drop the reference to the latest input, which the next one is compared with."""
@@ -98,16 +154,26 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
             self.observations[number] = Observation(number, inputs)
         observation = self.observations[number]
         rows = given.detach().reshape(-1, given.shape[-1])
-        observation.n_tokens[int(self.held_out)] += len(rows)
         if self._moments and observation.inputs == number:
             self._latest = (given, number)
-            if observation.moments is None:
-                width = rows.shape[1]
-                observation.moments = torch.zeros(2, width, width, device=rows.device)
-            rows = rows.float()
-            observation.moments[int(self.held_out)].addmm_(rows.T, rows)
+            self._add_moments(observation, rows, self.held_out)
+        else:
+            observation.n_tokens[int(self.held_out)] += len(rows)
         if out.requires_grad:
             out.register_hook(lambda gradient: _add_gradient(observation, gradient))
+
+    def _add_read(self, number: int, gradient: torch.Tensor, *, held_out: bool) -> None:
+        """Add the gradients of rows that were read from an embedding."""
+        observation = self.observations.setdefault(number, Observation(number, number))
+        self._add_moments(observation, gradient.reshape(-1, gradient.shape[-1]), held_out)
+
+    def _add_moments(self, observation: Observation, rows: torch.Tensor, held_out: bool) -> None:
+        if observation.moments is None:
+            width = rows.shape[1]
+            observation.moments = torch.zeros(2, width, width, device=rows.device)
+        rows = rows.float()
+        observation.moments[int(held_out)].addmm_(rows.T, rows)
+        observation.n_tokens[int(held_out)] += len(rows)
 
 
 def _product(func: Any, args: Any) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -13,8 +13,8 @@ Writes are atomic, so every file in the directory is whole.
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,10 @@ class Statistics:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{path}: is no record of statistics ({error})") from error
 
-    @cached_property
-    def names(self) -> set[str]:
-        """The names of all tensors that have statistics."""
-        return {name for name, _ in self._entries}
+    @property
+    def matrices(self) -> Set[tuple[str, int]]:
+        """The tensors that have statistics, by name, and the positions of the matrices in them."""
+        return self._entries.keys()
 
     def sensitivity(self, tensor: str, matrix: int, n_rows: int) -> Sensitivity | None:
         """Read what errors in a matrix cost, by the windows that matrices are clustered by.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
@@ -49,6 +49,21 @@ class Importance:
             The importance, a function of tensors.
         """
         return cls(frozenset(heads(source, tied)))
+
+    def without(self, has_cost: Callable[[str], bool]) -> Importance:
+        """Return the importance where what errors cost is known for some tensors.
+
+        Parameters
+        ----------
+        has_cost : callable
+            Whether it is known, for the name of a tensor.
+
+        Returns
+        -------
+        Importance
+            The importance, which assumes nothing of those tensors.
+        """
+        return Importance(frozenset(name for name in self.heads if not has_cost(name)))
 
     def __call__(self, tensor: TensorInfo) -> float:
         """Return the importance of a tensor."""

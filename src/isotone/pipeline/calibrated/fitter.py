@@ -1,8 +1,7 @@
 """Clusters matrices by their statistics, and by their weights alone where those are of no use.
 
 The statistics of a matrix are not used if there are none, if they say nothing of use
-(`Sensitivity.flaw`), or if they do not help (`judge.py`). Matrices with a row for each token keep
-to scales of their rows: a few thousand tokens say nothing of the rows of all other tokens.
+(`Sensitivity.flaw`), or if they do not help (`judge.py`).
 """
 
 from __future__ import annotations
@@ -97,16 +96,16 @@ class CalibratedFitter:
         losses = []
         for matrix in matrices_of(plans):
             sensitivity = statistics.sensitivity(*matrix.key, matrix.plan.matrix_shape[0])
-            reason = _reason(source, matrix, sensitivity)
+            reason = _reason(sensitivity)
             if reason is not None or sensitivity is None:
                 fallbacks[matrix.key] = reason or ""
                 continue
             weights = matrix.read_from(source)
             moments = moments_of(weights.rows, weights.float_format)
             losses.append(sensitivity.unit_loss / moments.n_weights * moments.mean_square)
-        if not losses:
+        if not losses or _are_all_linear(source, plans, fallbacks):
             raise InputError(
-                f"none of the {len(fallbacks)} matrices can be calibrated: {_summary(fallbacks)}; "
+                f"none of the {len(fallbacks)} matrices of linear layers can be calibrated: {_summary(fallbacks)}; "
                 "compress without --calibrate"
             )
         return cls(source, statistics, fallbacks, float(np.median(losses)))
@@ -131,6 +130,25 @@ class CalibratedFitter:
                 if matrix.key not in self.fallbacks:
                     calibrated += matrix.plan.layout.matrix_weights
         return calibrated / total if total else 1.0
+
+    def has_cost(self, tensor: str) -> bool:
+        """Return whether it is known what errors in a tensor cost.
+
+        Parameters
+        ----------
+        tensor : str
+            Its name.
+
+        Returns
+        -------
+        bool
+            Also True where its statistics are of use but do not help to cluster it.
+        """
+        return any(
+            self.fallbacks.get((name, matrix), NO_HELP) == NO_HELP
+            for name, matrix in self.statistics.matrices
+            if name == tensor
+        )
 
     def summarise(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
         """Summarise a matrix, by its statistics where those are used.
@@ -277,18 +295,28 @@ def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
     return clustered + fixed_bits(matrix, fit.scales)
 
 
+def _are_all_linear(
+    source: Source, plans: Sequence[Clustered], fallbacks: dict[MatrixKey, str]
+) -> bool:
+    """Return whether there are matrices of linear layers, and all are among the fallbacks."""
+    linear = [
+        matrix.key in fallbacks
+        for matrix in matrices_of(plans)
+        if not has_row_per_token(source, matrix.plan.tensor)
+    ]
+    return bool(linear) and all(linear)
+
+
 def _summary(fallbacks: dict[MatrixKey, str]) -> str:
     """Say why matrices are not calibrated, the reason of most of them first."""
     counts = Counter(fallbacks.values()).most_common()
     return ", ".join(f"{reason} ({count})" for reason, count in counts)
 
 
-def _reason(source: Source, matrix: PlannedMatrix, sensitivity: Sensitivity | None) -> str | None:
+def _reason(sensitivity: Sensitivity | None) -> str | None:
     """Return why the statistics of a matrix are of no use, or None where they are."""
-    if has_row_per_token(source, matrix.plan.tensor):
-        return "it has a row for each token"
     if sensitivity is None:
-        return "no linear layer was seen to use it"
+        return "no layer was seen to use it"
     if (flaw := sensitivity.flaw()) is not None:
         return flaw
     return None

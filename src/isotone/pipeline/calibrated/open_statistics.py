@@ -10,7 +10,6 @@ from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics
 from isotone.checkpoint.compressed.file_record import hash_file
 from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.checkpoint.staging.staging import Staging
 from isotone.engine.progress import Progress
 from isotone.errors import InputError
@@ -175,8 +174,6 @@ def collect_statistics(
 ) -> None:
     """Collect the statistics of some tensors, see `isotone.calibration.collect`.
 
-    Matrices with a row for each token are left out: they are clustered without statistics.
-
     Parameters
     ----------
     source : Source
@@ -195,5 +192,4 @@ def collect_statistics(
     require_transformers("calibrating")
     from isotone.calibration.collect import collect
 
-    wanted = [plan for plan in plans if not has_row_per_token(source, plan.tensor)]
-    collect(source, wanted, str(by), prefix, directory, progress)
+    collect(source, plans, str(by), prefix, directory, progress)
