@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from isotone.core.calibrated.gptq import errors_of
 from isotone.core.calibrated.sensitivity import Sensitivity
 from isotone.core.float_format import FloatFormat
 from isotone.core.matrix import Matrix
@@ -24,3 +25,8 @@ def moment(rng, n_columns, n_tokens=2000):
 def sensitivity_of(rng, shape, inputs=None):
     outputs = np.exp(rng.normal(size=shape[0])).astype(np.float32)
     return Sensitivity(moment(rng, shape[1]) if inputs is None else inputs, outputs, 2000)
+
+
+def errors(matrix, fit):
+    """The errors of a clustered matrix as one array."""
+    return np.concatenate([piece for _, piece in errors_of(matrix, fit)])

@@ -105,7 +105,7 @@ class Observer(TorchFunctionMode):  # type: ignore[misc]
             number = self._matrices.get(weight.data_ptr())
             return out if number is None else self._multiplied(number, inputs, out)
         if func is torch.nn.functional.embedding and len(args) > 1 and not self._moments:
-            number = self._matrices.get(args[1].data_ptr())
+            number = self._matrices.get(args[1].data_ptr(), -1)
             if number in self._vocabulary:
                 out = out.detach().requires_grad_()
                 out.register_hook(partial(self._add_read, number, held_out=self.held_out))

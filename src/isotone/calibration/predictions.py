@@ -4,7 +4,8 @@ A head turns hidden states into logits z, one for each token of the vocabulary, 
 cross-entropy of softmax(z). For predictions drawn from the model itself, the mean squared gradient
 of the loss with respect to the logit of token t is the mean of p_t (1 - p_t): the Fisher
 information of every row of the head, computed from the softmax and not from samples, so it is known
-for tokens that were never drawn. The mean of p_t is how often the model expects to read and write the token.
+for tokens that were never drawn. The mean of p_t is how often the model expects to read and write
+the token.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Predictions:
         outputs : Tensor, `[1, positions, vocabulary]`
             What the head computed.
         logits : Tensor, `[1, positions, vocabulary]`
-            What the model made of it element by element, with the graph that leads back to
-            `outputs`, or `outputs` itself: some models scale logits or bound them.
+            What the model made of it element by element: `outputs` itself, or with the graph that
+            leads back to it, because some models scale logits or bound them.
         first : int
             The first position that counts.
 

@@ -155,7 +155,8 @@ def _sum(
     first is that of `inputs`, so that both parts of the costs of rows have one unit.
     """
     ratio = float(np.trace(gradients[0]) / np.trace(inputs[0]))
-    rows = information + ratio * frequency
+    rows = information + np.float32(ratio) * frequency
     total = float(rows.sum(dtype=np.float64))
     head, read = (float(part.sum(dtype=np.float64)) for part in (information, frequency))
-    return (head * inputs + read * gradients) / np.float32(total), rows
+    moments = np.float32(head / total) * inputs + np.float32(read / total) * gradients
+    return moments, rows

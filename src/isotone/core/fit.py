@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,26 @@ class Fit:
             positions,
             protected,
         )
+
+    def of_rows(self, first: int, n_rows: int) -> Fit:
+        """Return the fit of some rows, whose values decode their ranks.
+
+        Parameters
+        ----------
+        first : int
+            The first row.
+        n_rows : int
+            The number of rows.
+
+        Returns
+        -------
+        Fit
+            It shares the arrays.
+        """
+        scales = self.scales
+        if scales is None or scales.row is None:
+            return self
+        return replace(self, scales=replace(scales, row=scales.row[first : first + n_rows]))
 
     def assign(
         self, bits: Bits, position: int, float_format: FloatFormat, ranks: NDArray[np.uint8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +47,13 @@ class Matrix:
         """What the parts of the clustered matrix cost on disk."""
         return MatrixRate(8 * self.float_format.itemsize, self.n_chunks)
 
-    def dense(self) -> NDArray[np.float32]:
-        """Return all weights at once, `[rows, columns]`."""
-        pieces = [self.float_format.upcast(piece) for piece in self.rows()]
-        return np.concatenate(pieces).reshape(self.shape)
+    def pieces(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield pieces of whole rows: the position of the first row, and `[rows, columns]`."""
+        first = 0
+        for bits in self.rows():
+            piece = self.float_format.upcast(bits).reshape(-1, self.shape[1])
+            yield first, piece
+            first += len(piece)
 
 
 @dataclass(frozen=True)

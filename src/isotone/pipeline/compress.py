@@ -256,7 +256,7 @@ class _Compression:
         if target is not None:
             importance = Importance.assumed(self._plan.source, self._plan.tied_to)
             if self._fitter is not None:
-                importance = importance.without(self._fitter.has_cost)
+                importance = importance.without(self._fitter.costed)
             lambda_ = self._staging.note(_LAMBDA)
             if lambda_ is None:
                 lambda_ = self._search(target, importance)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isotone import _native
-from isotone.core.calibrated.gptq import errors_of, fit_with_feedback
+from isotone.core.calibrated.gptq import fit_with_feedback
 from isotone.core.calibrated.inverse_hessian import InverseHessianFactor, column_order
 from isotone.core.calibrated.scales import summarise_by_cost
 from isotone.core.clustering.entropy import EntropyMethod
@@ -18,7 +18,7 @@ from isotone.core.fit import fit_summary
 from isotone.core.float_format import FloatFormat
 from isotone.core.matrix import Matrix
 from isotone.core.scales.balancing import ScaleRule
-from tests.builders.calibrated import matrix_of, moment, sensitivity_of
+from tests.builders.calibrated import errors, matrix_of, moment, sensitivity_of
 
 BLOCK = 64  # of native/gptq.cpp
 
@@ -85,9 +85,7 @@ def test_columns_may_change_places():
     matrix, moved_matrix = matrix_of(weights), matrix_of(weights[:, places])
     _, found = clustered(matrix, sensitivity, EntropyMethod(0.02))
     _, also = clustered(moved_matrix, moved, EntropyMethod(0.02))
-    np.testing.assert_array_equal(
-        errors_of(matrix, found)[:, places], errors_of(moved_matrix, also)
-    )
+    np.testing.assert_array_equal(errors(matrix, found)[:, places], errors(moved_matrix, also))
 
 
 def test_those_that_bring_most_first_do_less_damage_than_last():
@@ -100,7 +98,7 @@ def test_those_that_bring_most_first_do_less_damage_than_last():
         method = KMeansMethod(8, Protection.parse("off"))
         for order_of in (column_order, lambda *given: column_order(*given)[::-1]):
             _, found = clustered(matrix, sensitivity, method, order_of=order_of)
-            damages.append(sensitivity.expected_loss(errors_of(matrix, found)))
+            damages.append(sensitivity.expected_loss(errors(matrix, found)))
         ratios.append(damages[0] / damages[1])
     assert np.mean(ratios) < 0.95
 
@@ -112,7 +110,7 @@ def test_inputs_that_have_nothing_to_do_with_each_other_change_no_rank(method):
     sensitivity = sensitivity_of(rng, matrix.shape, np.eye(80, dtype=np.float32))
     summary, found = clustered(matrix, sensitivity, method)
     plain = fit_summary(summary, matrix, method)
-    np.testing.assert_array_equal(errors_of(matrix, found), errors_of(matrix, plain))
+    np.testing.assert_array_equal(errors(matrix, found), errors(matrix, plain))
     np.testing.assert_array_equal(found.counts, plain.counts)
 
 
@@ -126,8 +124,8 @@ def test_feedback_does_less_damage_than_rounding_with_the_same_codebook(method):
         summary, found = clustered(matrix, sensitivity, method)
         plain = fit_summary(summary, matrix, method)
         ratios.append(
-            sensitivity.expected_loss(errors_of(matrix, found))
-            / sensitivity.expected_loss(errors_of(matrix, plain))
+            sensitivity.expected_loss(errors(matrix, found))
+            / sensitivity.expected_loss(errors(matrix, plain))
         )
     assert max(ratios) < 1.0
     assert np.mean(ratios) < 0.8  # it is 0.5 or so on inputs like these
@@ -140,7 +138,7 @@ def test_protected_weights_come_back_as_they_were():
     matrix = matrix_of(weights)
     _, found = clustered(matrix, sensitivity_of(rng, matrix.shape), KMeansMethod(8, Protection()))
     assert found.n_protected == len(found.positions) > 0
-    assert not errors_of(matrix, found).reshape(-1)[found.positions].any()
+    assert not errors(matrix, found).reshape(-1)[found.positions].any()
 
 
 def test_pieces_are_parts_of_the_whole():
@@ -176,7 +174,7 @@ def test_dead_inputs_and_dead_rows_are_clustered_all_the_same():
     sensitivity = sensitivity_of(rng, matrix.shape, inputs)
     assert sensitivity.flaw() is None
     _, found = clustered(matrix, sensitivity, EntropyMethod(0.02))
-    assert np.isfinite(errors_of(matrix, found)).all()
+    assert np.isfinite(errors(matrix, found)).all()
     zeros = Matrix(lambda: (np.zeros(2000, np.uint16),), (40, 50), FloatFormat.BF16, "zeros")
     _, found = clustered(zeros, sensitivity, EntropyMethod(0.02))
-    assert not errors_of(zeros, found).any()
+    assert not errors(zeros, found).any()

@@ -114,10 +114,10 @@ def test_the_command_line_says_what_fell_back(dense, tmp_path):
     assert result.returncode == 0, result.stderr
     calibration = json.loads(result.stdout)["calibration"]
     reasons = calibration["fallbacks"]
-    assert reasons["it has a row for each token"] == ["lm_head.weight", "model.embed_tokens.weight"]
     n_fallen = sum(map(len, reasons.values()))
     assert calibration["n_calibrated"] == calibration["n_matrices"] - n_fallen
-    assert "not calibrated, it has a row for each token: lm_head.weight" in result.stderr
+    for reason, names in reasons.items():
+        assert f"not calibrated, {reason}: {names[0]}" in result.stderr
     assert run("verify", tmp_path / "out").returncode == 0
     inspected = json.loads(run("inspect", tmp_path / "out", "--json").stdout)
     assert inspected["calibration"] == calibration
@@ -125,7 +125,7 @@ def test_the_command_line_says_what_fell_back(dense, tmp_path):
 
 def test_too_few_tokens_are_no_calibration_and_that_is_said(dense, tmp_path):
     (tmp_path / "short.txt").write_text(language_model.text(60), "utf-8")
-    with pytest.raises(InputError, match=r"none of the 16 .*tokens, fewer than"):
+    with pytest.raises(InputError, match=r"none of the .*tokens, fewer than"):
         isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=tmp_path / "short.txt")
     assert not (tmp_path / "out").exists()
 
@@ -136,7 +136,7 @@ def test_a_model_that_gives_no_numbers_is_refused(tmp_path, text):
         model.model.layers[1].input_layernorm.weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "dense")
     language_model.tokenizer().save_pretrained(tmp_path / "dense")
-    with pytest.raises(InputError, match=r"none of the 16 .*not finite \(14\)"):
+    with pytest.raises(InputError, match=r"none of the .*not finite \(16\)"):
         isotone.compress(tmp_path / "dense", tmp_path / "out", bits=3.5, calibrate=text)
 
 
@@ -146,12 +146,15 @@ def test_a_matrix_that_statistics_do_not_help_is_clustered_without(
     monkeypatch.setattr(Statistics, "held_out", lambda *_: _Contrary())
     summary = isotone.compress(dense, tmp_path / "out", bits=3.5, calibrate=statistics)
     assert summary.calibration["n_calibrated"] == 0
-    assert len(summary.calibration["fallbacks"][NO_HELP]) == 14
+    assert len(summary.calibration["fallbacks"][NO_HELP]) == 16
     assert isotone.verify(tmp_path / "out").ok
 
 
 class _Contrary:
     """Finds no damage in any clustering, so that calibration helps none."""
+
+    def of_rows(self, _first, _n_rows):
+        return self
 
     def expected_loss(self, _errors):
         return 0.0

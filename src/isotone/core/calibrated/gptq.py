@@ -8,6 +8,7 @@ of each is fed back into the columns to come (`inverse_hessian`). If inputs do n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,32 +81,36 @@ def fit_with_feedback(
 
     Notes
     -----
-    The cost is rows * columns^2 / 2 multiplications. The memory is that of the matrix in float32,
-    twice, and of its ranks.
+    The cost is rows * columns^2 / 2 multiplications. The memory is that of the ranks, and of a
+    piece of the matrix in float32, three times.
     """
     scales = summary.scales
     assert scales is not None
     assigned = cluster_summary(summary, matrix, method)
     table = PatternTable.of(assigned.histogram.keys, labels_of(assigned), FloatFormat.F16)
     row, column = scales.products()
-    weights = matrix.dense() * (1.0 / row).astype(np.float32)[:, None]
-    weights *= (1.0 / column).astype(np.float32)
-    ranks, positions = _ranked(weights, feedback, column, table, assigned.codebook)
+    inverse = (1.0 / row).astype(np.float32)[:, None], (1.0 / column).astype(np.float32)
+    rounding = _Rounding(feedback, column, table, assigned.codebook)
+    ranks, found = np.empty(matrix.shape, np.uint8), []
+    for first, weights in matrix.pieces():
+        rows = slice(first, first + len(weights))
+        ranks[rows], positions = rounding.ranked(weights * inverse[0][rows] * inverse[1])
+        found.append(positions + first * len(column))
     return GptqFit(
         codebook=assigned.codebook * np.float32(scales.unit),
         scales=scales,
         lookup_table=table,
-        counts=np.bincount(ranks, minlength=len(assigned.codebook)).astype(np.int64),
-        n_protected=len(positions),
+        counts=np.bincount(ranks.reshape(-1), minlength=len(assigned.codebook)).astype(np.int64),
+        n_protected=sum(map(len, found)),
         moments=summary.moments,
         optimality_bound=0.0,
-        ranks=ranks,
-        positions=positions,
+        ranks=ranks.reshape(-1),
+        positions=np.concatenate(found),
     )
 
 
-def errors_of(matrix: Matrix, fit: Fit) -> NDArray[np.float32]:
-    """Return the errors of a clustered matrix: the restored weights less the original ones.
+def errors_of(matrix: Matrix, fit: Fit) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the errors of a clustered matrix: the restored weights less the original ones.
 
     Parameters
     ----------
@@ -114,38 +119,52 @@ def errors_of(matrix: Matrix, fit: Fit) -> NDArray[np.float32]:
     fit : Fit
         Its fit.
 
-    Returns
-    -------
-    float32 array, `[rows, columns]`
-        The errors.
+    Yields
+    ------
+    first : int
+        The first row of a piece of the matrix.
+    errors : float32 array, `[rows, columns]`
+        The errors in its rows.
     """
-    dense = np.concatenate(list(matrix.rows()))
-    ranks, restored = np.empty(len(dense), np.uint8), np.empty_like(dense)
-    positions = fit.assign(dense, 0, matrix.float_format, ranks)
-    values = fit.values(matrix.shape, matrix.float_format, positions, dense[positions])
-    values.decode(ranks, restored)
-    upcast = matrix.float_format.upcast
-    return (upcast(restored) - upcast(dense)).reshape(matrix.shape)
+    n_columns, upcast = matrix.shape[1], matrix.float_format.upcast
+    position = 0
+    for dense in matrix.rows():
+        ranks, restored = np.empty(len(dense), np.uint8), np.empty_like(dense)
+        positions = fit.assign(dense, position, matrix.float_format, ranks)
+        first = position // n_columns
+        shape = len(dense) // n_columns, n_columns
+        rows = fit.of_rows(first, shape[0])
+        values = rows.values(shape, matrix.float_format, positions, dense[positions])
+        values.decode(ranks, restored)
+        yield first, (upcast(restored) - upcast(dense)).reshape(shape)
+        position += len(dense)
 
 
-def _ranked(
-    weights: NDArray[np.float32],
-    feedback: InverseHessianFactor,
-    column: NDArray[np.float64],
-    table: PatternTable,
-    codebook: NDArray[np.float32],
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Ranks, `[n]`, of divided weights `[rows, columns]`, and the positions of protected ones."""
-    order, n_columns = feedback.order, len(column)
-    ordered, ranks = np.empty(weights.size, np.uint8), np.empty(weights.shape, np.uint8)
-    found = _native.round_with_feedback(
-        np.ascontiguousarray(weights[:, order]).reshape(-1),
-        n_columns,
-        feedback.between_scaled(column).reshape(-1),
-        table.table,
-        codebook,
-        ordered,
-    )
-    ranks[:, order] = ordered.reshape(weights.shape)
-    rows, places = np.divmod(found, n_columns)
-    return ranks.reshape(-1), np.sort(rows * n_columns + order[places])
+class _Rounding:
+    """Gives ranks to rows of divided weights, with error feedback along each row."""
+
+    def __init__(
+        self,
+        feedback: InverseHessianFactor,
+        column: NDArray[np.float64],
+        table: PatternTable,
+        codebook: NDArray[np.float32],
+    ) -> None:
+        self._order, self._factor = feedback.order, feedback.between_scaled(column).reshape(-1)
+        self._table, self._codebook = table.table, codebook
+
+    def ranked(self, weights: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return ranks, `[rows, columns]`, and the positions of protected weights."""
+        order, n_columns = self._order, weights.shape[1]
+        ordered, ranks = np.empty(weights.size, np.uint8), np.empty(weights.shape, np.uint8)
+        found = _native.round_with_feedback(
+            np.ascontiguousarray(weights[:, order]).reshape(-1),
+            n_columns,
+            self._factor,
+            self._table,
+            self._codebook,
+            ordered,
+        )
+        ranks[:, order] = ordered.reshape(weights.shape)
+        rows, places = np.divmod(found, n_columns)
+        return ranks, np.sort(rows * n_columns + order[places])

@@ -157,8 +157,10 @@ def column_order(matrix: Matrix, second_moment: NDArray[np.float32]) -> NDArray[
     int64 array, `[columns]`
         Columns with equal contributions keep their order.
     """
-    squares = np.square(matrix.dense(), dtype=np.float64).mean(axis=0)
-    return np.argsort(-np.diag(second_moment) * squares, kind="stable")
+    squares = np.zeros(matrix.shape[1])
+    for _, piece in matrix.pieces():
+        squares += np.square(piece, dtype=np.float64).sum(axis=0)
+    return np.argsort(-np.diag(second_moment) * squares / matrix.shape[0], kind="stable")
 
 
 def _in_matrix_order(values: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -54,16 +54,26 @@ def summarise_by_cost(
     moments = moments_of(matrix.rows, matrix.float_format)
     outputs = sensitivity.outputs.astype(np.float64)
     outputs = outputs + _LEAST_OUTPUT * outputs.mean()
-    squares = np.square(matrix.dense(), dtype=np.float64)
+    of_rows, of_columns = _mean_squares(matrix)
     scales = _encoded(
         matrix,
         rule,
-        _geometric_mean(1.0 / np.sqrt(outputs), squares.mean(axis=1), _ROW_COST),
-        _geometric_mean(error_unit, squares.mean(axis=0), _COLUMN_COST),
+        _geometric_mean(1.0 / np.sqrt(outputs), of_rows, _ROW_COST),
+        _geometric_mean(error_unit, of_columns, _COLUMN_COST),
     )
     row, column = scales.products()
     cost = 0.5 * float(np.mean(outputs * row**2) * np.mean((column / error_unit) ** 2))
     return MatrixSummary(scales, moments, count_divided(matrix, scales), 1.0 / cost)
+
+
+def _mean_squares(matrix: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean squares of the rows and of the columns."""
+    rows, columns = [], np.zeros(matrix.shape[1])
+    for _, piece in matrix.pieces():
+        squares = np.square(piece, dtype=np.float64)
+        rows.append(squares.mean(axis=1))
+        columns += squares.sum(axis=0)
+    return np.concatenate(rows), columns / matrix.shape[0]
 
 
 def _geometric_mean(
@@ -91,7 +101,7 @@ def _encoded(
         encode_scales(column if rule in (ScaleRule.AUTO, ScaleRule.BOTH) else np.ones(n_columns)),
     )
     inverse_row, inverse_column = (1.0 / decode_scales(code).astype(np.float64) for code in codes)
-    sizes = np.abs(matrix.dense()) @ inverse_column
+    sizes = np.concatenate([np.abs(piece) @ inverse_column for _, piece in matrix.pieces()])
     size = float(np.mean(sizes * inverse_row)) / n_columns
     return Scales(
         row=None if rule is ScaleRule.NONE else codes[0],

@@ -45,6 +45,23 @@ class Sensitivity:
     outputs: NDArray[np.float32]
     n_tokens: int
 
+    def of_rows(self, first: int, n_rows: int) -> Sensitivity:
+        """Return what errors in some rows cost.
+
+        Parameters
+        ----------
+        first : int
+            The first row.
+        n_rows : int
+            The number of rows.
+
+        Returns
+        -------
+        Sensitivity
+            It shares the arrays.
+        """
+        return Sensitivity(self.inputs, self.outputs[first : first + n_rows], self.n_tokens)
+
     def expected_loss(self, errors: NDArray[np.float32]) -> float:
         """Return what errors cost.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from isotone.checkpoint.files.tensor_info import TensorInfo
@@ -50,20 +50,20 @@ class Importance:
         """
         return cls(frozenset(heads(source, tied)))
 
-    def without(self, has_cost: Callable[[str], bool]) -> Importance:
+    def without(self, costed: Set[str]) -> Importance:
         """Return the importance where what errors cost is known for some tensors.
 
         Parameters
         ----------
-        has_cost : callable
-            Whether it is known, for the name of a tensor.
+        costed : set of str
+            The names of those tensors.
 
         Returns
         -------
         Importance
             The importance, which assumes nothing of those tensors.
         """
-        return Importance(frozenset(name for name in self.heads if not has_cost(name)))
+        return Importance(self.heads - costed)
 
     def __call__(self, tensor: TensorInfo) -> float:
         """Return the importance of a tensor."""

@@ -102,6 +102,6 @@ def calibration_record(fitter: CalibratedFitter, plans: Sequence[Clustered]) -> 
     return about | {
         "n_matrices": n_matrices,
         "n_calibrated": n_matrices - len(fitter.fallbacks),
-        "share": fitter.calibrated_share(plans),
+        "share": fitter.share(plans),
         "fallbacks": reasons,
     }

@@ -7,7 +7,6 @@ The statistics of a matrix are not used if there are none, if they say nothing o
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,22 +15,16 @@ import numpy as np
 from isotone.calibration.arrays import load_array, write_array
 from isotone.calibration.statistics import Statistics
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.vocabulary import has_row_per_token
 from isotone.core.calibrated.gptq import fit_with_feedback
 from isotone.core.calibrated.inverse_hessian import InverseHessianFactor, column_order
 from isotone.core.calibrated.scales import summarise_by_cost
 from isotone.core.calibrated.sensitivity import Sensitivity
 from isotone.core.fit import Fit, fit_summary
 from isotone.core.matrix import Matrix, MatrixSummary, summarise_matrix
-from isotone.core.moments import moments_of
-from isotone.errors import InputError
-from isotone.pipeline.allocate.each_matrix import matrices_of
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
 from isotone.pipeline.allocate.rate_probe import fixed_bits
+from isotone.pipeline.calibrated.usable import MatrixKey, calibrated_share, usability_of
 from isotone.plan.tensors import Clustered
-
-MatrixKey = tuple[str, int]
-"""The name of a tensor, and the position of a matrix in it."""
 
 NO_HELP = "on held-out text it is no better than without"
 """The reason of a fallback that was found by trying."""
@@ -90,64 +83,33 @@ class CalibratedFitter:
         Raises
         ------
         InputError
-            If the statistics are of use for none of the matrices.
+            If the statistics are of use for none of the matrices of linear layers.
         """
-        fallbacks: dict[MatrixKey, str] = {}
-        losses = []
-        for matrix in matrices_of(plans):
-            sensitivity = statistics.sensitivity(*matrix.key, matrix.plan.matrix_shape[0])
-            reason = _reason(sensitivity)
-            if reason is not None or sensitivity is None:
-                fallbacks[matrix.key] = reason or ""
-                continue
-            weights = matrix.read_from(source)
-            moments = moments_of(weights.rows, weights.float_format)
-            losses.append(sensitivity.unit_loss / moments.n_weights * moments.mean_square)
-        if not losses or _are_all_linear(source, plans, fallbacks):
-            raise InputError(
-                f"none of the {len(fallbacks)} matrices of linear layers can be calibrated: {_summary(fallbacks)}; "
-                "compress without --calibrate"
-            )
-        return cls(source, statistics, fallbacks, float(np.median(losses)))
+        found = usability_of(source, statistics, plans)
+        return cls(source, statistics, found.fallbacks, found.ordinary)
 
-    def calibrated_share(self, plans: Sequence[Clustered]) -> float:
+    def share(self, plans: Sequence[Clustered]) -> float:
         """Return which share of the weights of linear layers is clustered by statistics.
 
         Parameters
         ----------
         plans : sequence of Clustered
-            The tensors that are clustered; those with a row for each token do not count.
+            The tensors that are clustered.
 
         Returns
         -------
         float
-            0 to 1; 1 if there are no such weights.
+            0 to 1.
         """
-        total = calibrated = 0
-        for matrix in matrices_of(plans):
-            if not has_row_per_token(self._source, matrix.plan.tensor):
-                total += matrix.plan.layout.matrix_weights
-                if matrix.key not in self.fallbacks:
-                    calibrated += matrix.plan.layout.matrix_weights
-        return calibrated / total if total else 1.0
+        return calibrated_share(self._source, plans, self.fallbacks)
 
-    def has_cost(self, tensor: str) -> bool:
-        """Return whether it is known what errors in a tensor cost.
-
-        Parameters
-        ----------
-        tensor : str
-            Its name.
-
-        Returns
-        -------
-        bool
-            Also True where its statistics are of use but do not help to cluster it.
-        """
-        return any(
-            self.fallbacks.get((name, matrix), NO_HELP) == NO_HELP
+    @property
+    def costed(self) -> frozenset[str]:
+        """The tensors of which it is known what errors cost, also where calibration is no help."""
+        return frozenset(
+            name
             for name, matrix in self.statistics.matrices
-            if name == tensor
+            if self.fallbacks.get((name, matrix), NO_HELP) == NO_HELP
         )
 
     def summarise(self, matrix: PlannedMatrix, weights: Matrix) -> MatrixSummary:
@@ -293,30 +255,3 @@ def bits_of(matrix: PlannedMatrix, weights: Matrix, fit: Fit) -> float:
     """
     clustered = weights.rate.clustered_bits(fit.counts, fit.n_protected)
     return clustered + fixed_bits(matrix, fit.scales)
-
-
-def _are_all_linear(
-    source: Source, plans: Sequence[Clustered], fallbacks: dict[MatrixKey, str]
-) -> bool:
-    """Return whether there are matrices of linear layers, and all are among the fallbacks."""
-    linear = [
-        matrix.key in fallbacks
-        for matrix in matrices_of(plans)
-        if not has_row_per_token(source, matrix.plan.tensor)
-    ]
-    return bool(linear) and all(linear)
-
-
-def _summary(fallbacks: dict[MatrixKey, str]) -> str:
-    """Say why matrices are not calibrated, the reason of most of them first."""
-    counts = Counter(fallbacks.values()).most_common()
-    return ", ".join(f"{reason} ({count})" for reason, count in counts)
-
-
-def _reason(sensitivity: Sensitivity | None) -> str | None:
-    """Return why the statistics of a matrix are of no use, or None where they are."""
-    if sensitivity is None:
-        return "no layer was seen to use it"
-    if (flaw := sensitivity.flaw()) is not None:
-        return flaw
-    return None

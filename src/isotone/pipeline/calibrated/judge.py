@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from isotone.core.calibrated.gptq import errors_of
+from isotone.core.calibrated.sensitivity import Sensitivity
+from isotone.core.fit import Fit
+from isotone.core.matrix import Matrix
 from isotone.engine.progress import Progress
 from isotone.engine.tasks import Engine
 from isotone.pipeline.allocate.each_matrix import Group, each_matrix
 from isotone.pipeline.allocate.planned_matrix import PlannedMatrix
-from isotone.pipeline.calibrated.fitter import NO_HELP, CalibratedFitter, MatrixKey, bits_of
+from isotone.pipeline.calibrated.fitter import NO_HELP, CalibratedFitter, bits_of
+from isotone.pipeline.calibrated.usable import MatrixKey
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,16 @@ def _judge(fitter: CalibratedFitter, matrix: PlannedMatrix) -> Judgement:
     plain_bits = bits_of(matrix, weights, plain)
     held_out = fitter.statistics.held_out(*matrix.key, weights.shape[0])
     assert held_out is not None
-    loss, plain_loss = (held_out.expected_loss(errors_of(weights, each)) for each in (fit, plain))
+    loss, plain_loss = (_expected_loss(weights, each, held_out) for each in (fit, plain))
     n_weights = matrix.plan.layout.matrix_weights
     if loss * 4.0 ** ((bits - plain_bits) / n_weights) < plain_loss:
         return Judgement(matrix.key, None, bits)
     return Judgement(matrix.key, NO_HELP, plain_bits)
+
+
+def _expected_loss(matrix: Matrix, fit: Fit, sensitivity: Sensitivity) -> float:
+    """Return what the errors of a clustered matrix cost, piece by piece of its rows."""
+    return math.fsum(
+        sensitivity.of_rows(first, len(errors)).expected_loss(errors)
+        for first, errors in errors_of(matrix, fit)
+    )
