@@ -25,13 +25,17 @@ WORK = DEFAULT.with_name("calibration")
 STATISTICS = WORK / "statistics"
 LINEAR = ("--exclude", "*embed*")
 SIZES = (3.1, 2.6, 3.6, 4.1)
+WHOLE = (4.0, 3.1)  # sizes at which all matrices are compressed
 FIGURES = ("perplexity", "kl", "top1_agreement")
 
 
-def compressed(name: str, *arguments: object, model: Path | None = None) -> dict:
+def compressed(
+    name: str, *arguments: object, model: Path | None = None, linear: bool = True
+) -> dict:
     """Compress (SmolLM2, or another model) into WORK/name, and what that came to."""
     source = model or smollm2_dense()
-    run = isotone("compress", source, WORK / name, "--overwrite", *LINEAR, *arguments)
+    matrices = LINEAR if linear else ()
+    run = isotone("compress", source, WORK / name, "--overwrite", *matrices, *arguments)
     calibration = run.output["calibration"] or {}
     return {
         "bits_per_weight": run.output["bits_per_weight"],
@@ -82,6 +86,13 @@ def steps(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
             ),
             **judged(WORK / name, given.text),
         }
+    for bits in WHOLE:
+        for kind, options in (("calibrated", ("--calibrate", "self")), ("plain", ())):
+            name = f"all matrices, {bits} {kind}"
+            todo[name] = lambda name=name, bits=bits, options=options: {
+                **compressed(name, "--bits", bits, *options, linear=False),
+                **judged(WORK / name, "builtin", "--windows", 4),
+            }
     todo["whole command"] = lambda: compressed("whole", *whole)
     if given.tasks:
         todo["questions, dense"] = lambda: answered(smollm2_dense(), given.tasks)
