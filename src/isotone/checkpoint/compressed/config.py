@@ -21,8 +21,8 @@ from typing import Any
 
 from isotone.checkpoint.compressed.manifest import FORMAT_VERSION, OVERLAY_VERSION, QUANT_METHOD
 from isotone.checkpoint.files.tensor_info import TensorInfo
+from isotone.checkpoint.source.weight_files import WEIGHTS_KEY
 
-WEIGHTS_KEY = "transformers_weights"
 QUANTIZATION_KEY = "quantization_config"
 NOTICE = (
     "none, for these weights are clustered: pip install 'isotone[models]', then `import isotone` "

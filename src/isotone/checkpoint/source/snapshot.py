@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isotone.checkpoint.compressed.config import WEIGHTS_KEY
 from isotone.checkpoint.files.hub import fetch
 from isotone.checkpoint.source.companions import module_folders, weight_format
 from isotone.checkpoint.source.model_json import read_json
@@ -14,6 +13,7 @@ from isotone.checkpoint.source.weight_files import (
     INDEX_FILE,
     INDEX_SUFFIX,
     SINGLE_FILE,
+    WEIGHTS_KEY,
     shards_of_index,
 )
 from isotone.errors import InputError

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isotone.checkpoint.compressed.config import WEIGHTS_KEY
 from isotone.checkpoint.files.numbered import listed, missing_names, one_of_each_set, same_set
 from isotone.checkpoint.source.model_json import read_json
 from isotone.errors import FormatError, InputError
+
+WEIGHTS_KEY = "transformers_weights"
+"""The key with which a config names the file that transformers loads."""
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
