@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from isotone import _native
+from isotone.models.packed.decoding import Decoding
 from isotone.models.packed.kernels import gather
-from isotone.models.packed.tensor import PackedTensor
 
 
 class DecodeWithGradient(torch.autograd.Function):  # type: ignore[misc]
@@ -28,7 +28,7 @@ class DecodeWithGradient(torch.autograd.Function):  # type: ignore[misc]
         _codebook: torch.Tensor,
         _row_scale: torch.Tensor | None,
         _column_scale: torch.Tensor | None,
-        tensor: PackedTensor,
+        tensor: Decoding,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.tensor, ctx.rows = tensor, rows
@@ -36,7 +36,7 @@ class DecodeWithGradient(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        sums = _Sums(ctx.tensor, ctx.rows, ctx.needs_input_grad)
+        sums = GradientSums(ctx.tensor, ctx.rows, ctx.needs_input_grad)
         for part, matrix in ctx.tensor.blocks(ctx.rows):
             sums.add(gradient[part], part, matrix)
         return (*sums.gradients(), None, None)
@@ -55,7 +55,7 @@ class LinearWithGradient(torch.autograd.Function):  # type: ignore[misc]
         _codebook: torch.Tensor,
         _row_scale: torch.Tensor | None,
         _column_scale: torch.Tensor | None,
-        tensor: PackedTensor,
+        tensor: Decoding,
     ) -> torch.Tensor:
         ctx.tensor = tensor
         ctx.save_for_backward(inputs)
@@ -63,30 +63,33 @@ class LinearWithGradient(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        tensor: PackedTensor = ctx.tensor
+        tensor: Decoding = ctx.tensor
         (inputs,) = ctx.saved_tensors
         to_inputs = None
         if ctx.needs_input_grad[0]:
             to_inputs = gradient @ tensor.decode(None).to(gradient.dtype)
         gradient = gradient.reshape(-1, tensor.n_rows)
         inputs = inputs.reshape(-1, tensor.n_columns)
-        sums = _Sums(tensor, None, ctx.needs_input_grad[1:])
+        sums = GradientSums(tensor, None, ctx.needs_input_grad[1:])
         for part, matrix in tensor.blocks(None):
             sums.add(gradient[:, part].t() @ inputs, part, matrix)
         return (to_inputs, *sums.gradients(), None)
 
 
-class _Sums:
-    """The gradients of codebook and scales as they gather over blocks of rows, in float64."""
+class GradientSums:
+    """The gradients of codebook and scales as they gather over blocks of rows, in float64.
 
-    def __init__(
-        self, tensor: PackedTensor, rows: torch.Tensor | None, wanted: Sequence[bool]
-    ) -> None:
-        """Begin with zeros.
+    Parameters
+    ----------
+    tensor : Decoding
+        The packed tensor.
+    rows : integer torch.Tensor, `[m]`, or None
+        The rows that were decoded; None for all.
+    wanted : sequence of bool
+        Whether the codebook, the row and the column scales have a gradient.
+    """
 
-        `rows` are those that were decoded, None for all; `wanted` says of the codebook, the row and
-        the column scales which have a gradient.
-        """
+    def __init__(self, tensor: Decoding, rows: torch.Tensor | None, wanted: Sequence[bool]) -> None:
         self._tensor, self._rows = tensor, rows
         self._protected = None if tensor.protected is None else tensor.protected_in(rows)[0]
         sizes = (
@@ -100,7 +103,17 @@ class _Sums:
         )
 
     def add(self, gradient: torch.Tensor, part: slice, matrix: Any) -> None:
-        """Add a block of the dense weight's gradient: [rows, columns] of any floating dtype."""
+        """Add a block of the dense weight's gradient.
+
+        Parameters
+        ----------
+        gradient : torch.Tensor, `[block, columns]`
+            The gradient, of any floating dtype.
+        part : slice
+            Which of the rows the block is of.
+        matrix : int or integer torch.Tensor
+            The matrix of the block, or that of each row: see `Decoding.blocks`.
+        """
         tensor = self._tensor
         rows = part if self._rows is None else self._rows[part]
         gradient = self._of_clustered(gradient, part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -81,7 +81,9 @@ def host(module: nn.Module, name: str, parameter: PackedParameter) -> None:
 def hosting_class(ordinary: Any, *names: str) -> type[Any]:
     """Make a subclass of a module's class in which some parameters are decoded when asked for.
 
-    torch.compile cannot trace what decodes them, so a compiled model runs such a module as it is.
+    torch.compile traces such a module with operators in the place of what decodes them. Stacks of
+    matrices and weights that are computed from several, which it would decode whole, it runs as
+    they are.
 
     Parameters
     ----------
@@ -97,12 +99,43 @@ def hosting_class(ordinary: Any, *names: str) -> type[Any]:
     """
     additions: dict[str, Any] = {name: _decoding_property(name) for name in names}
     additions |= {
-        "forward": torch.compiler.disable(ordinary.forward),
+        "forward": _forward(ordinary),
         "register_parameter": _register_parameter,
         "_load_from_state_dict": _load_from_state_dict,
         "__deepcopy__": _deepcopy,
     }
     return subclass(hosting_class, (ordinary, *names), additions)
+
+
+def _forward(ordinary: Any) -> Any:
+    """Return the `forward` of a hosting class."""
+    untraced = torch.compiler.disable(ordinary.forward)
+    overridden = ordinary.forward is not nn.Embedding.forward and issubclass(ordinary, nn.Embedding)
+
+    def forward(self: Any, *arguments: Any, **options: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            return ordinary.forward(self, *arguments, **options)
+        if not _is_traced(self, whole=overridden):
+            return untraced(self, *arguments, **options)
+        alone = list(_held(self)) == ["weight"] and not options
+        if alone and ordinary.forward is nn.Linear.forward:
+            return _held(self)["weight"].weights[0].traced_linear(*arguments, self.bias)
+        if alone and ordinary.forward is nn.Embedding.forward and self.max_norm is None:
+            return _held(self)["weight"].weights[0].traced_rows(*arguments)
+        return ordinary.forward(self, *arguments, **options)
+
+    return wraps(ordinary.forward)(forward)
+
+
+def _is_traced(module: nn.Module, whole: bool = False) -> bool:
+    """Return whether a module is traced, which decodes its weights whole unless they are looked up.
+
+    An exported model has nothing else; a compiled one leaves stacks, of which it needs a few
+    matrices, and embeddings with a `forward` of their own (`whole`) to be run as they are.
+    """
+    sources = [packed.source for packed in _held(module).values()]
+    single = all(source.leaf is not None and source.leaf.n_matrices == 1 for source in sources)
+    return torch.compiler.is_exporting() or (single and not whole)
 
 
 def _held(module: nn.Module) -> nn.ModuleDict:
@@ -163,12 +196,22 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
     return made
 
 
+def _traced(weight: Any) -> torch.Tensor:
+    decoded: torch.Tensor = weight.traced()
+    return decoded
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _deferred(packed: PackedParameter) -> torch.Tensor:
+    return packed.deferred()
+
+
 def _decoding_property(name: str) -> property:
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def get(module: nn.Module) -> torch.Tensor:
-        packed = _held(module)[name]
-        assert isinstance(packed, PackedParameter)
-        return packed.deferred()
+    def get(module: nn.Module) -> Any:
+        packed: Any = _held(module)[name]
+        if torch.compiler.is_compiling() and _is_traced(module):
+            return packed.source.evaluate(_traced)
+        return _deferred(packed)
 
     def put(module: nn.Module, value: Any) -> None:
         if not isinstance(value, Deferred) or value.parameter is None:

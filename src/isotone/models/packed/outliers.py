@@ -14,40 +14,12 @@ _BLOCK_BITS = 16
 _LOW = (1 << _BLOCK_BITS) - 1
 
 
-class ProtectedWeights(nn.Module):  # type: ignore[misc]
-    """The positions of the protected weights, ascending, and their exact values.
-
-    Parameters
-    ----------
-    positions : int64 array, `[n]`
-        Ascending positions in the flattened tensor.
-    value : torch.Tensor, `[n]`
-        The weights there, in the tensor's stored dtype.
-    n_weights : int
-        The number of weights of the tensor.
-
-    Attributes
-    ----------
-    low : int16 buffer, `[n]`
-        The low 16 bits of each position.
-    starts : int32 buffer, `[blocks + 1]`
-        How many of the protected weights lie before each block of 65,536 weights.
-    value : buffer, `[n]`
-        The weights.
-    """
+class Positions:
+    """Where the protected weights of a tensor are: see `ProtectedWeights`."""
 
     low: torch.Tensor
     starts: torch.Tensor
     value: torch.Tensor
-
-    def __init__(self, positions: NDArray[np.int64], value: torch.Tensor, n_weights: int) -> None:
-        super().__init__()
-        n_blocks = (n_weights + _LOW) >> _BLOCK_BITS
-        borders = np.searchsorted(positions, np.arange(n_blocks + 1) << _BLOCK_BITS)
-        low = (positions & _LOW).astype(np.uint16).view(np.int16)
-        self.register_buffer("low", torch.from_numpy(low))
-        self.register_buffer("starts", torch.from_numpy(borders.astype(np.int32)))
-        self.register_buffer("value", value)
 
     def positions(self) -> torch.Tensor:
         """Return all positions in the flattened tensor, int64 `[n]`."""
@@ -95,6 +67,38 @@ class ProtectedWeights(nn.Module):  # type: ignore[misc]
         entries = _ranges(starts[blocks], counts)
         low = self.low[entries].long() & _LOW
         return _repeated(blocks << _BLOCK_BITS, counts) + low, entries
+
+
+class ProtectedWeights(Positions, nn.Module):  # type: ignore[misc]
+    """The positions of the protected weights, ascending, and their exact values.
+
+    Parameters
+    ----------
+    positions : int64 array, `[n]`
+        Ascending positions in the flattened tensor.
+    value : torch.Tensor, `[n]`
+        The weights there, in the tensor's stored dtype.
+    n_weights : int
+        The number of weights of the tensor.
+
+    Attributes
+    ----------
+    low : int16 buffer, `[n]`
+        The low 16 bits of each position.
+    starts : int32 buffer, `[blocks + 1]`
+        How many of the protected weights lie before each block of 65,536 weights.
+    value : buffer, `[n]`
+        The weights.
+    """
+
+    def __init__(self, positions: NDArray[np.int64], value: torch.Tensor, n_weights: int) -> None:
+        super().__init__()
+        n_blocks = (n_weights + _LOW) >> _BLOCK_BITS
+        borders = np.searchsorted(positions, np.arange(n_blocks + 1) << _BLOCK_BITS)
+        low = (positions & _LOW).astype(np.uint16).view(np.int16)
+        self.register_buffer("low", torch.from_numpy(low))
+        self.register_buffer("starts", torch.from_numpy(borders.astype(np.int32)))
+        self.register_buffer("value", value)
 
 
 def _ranges(starts: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

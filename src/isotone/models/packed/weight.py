@@ -16,6 +16,7 @@ from isotone.core.rate import rank_bits
 from isotone.core.values import Values
 from isotone.models.packed.gradient import DecodeWithGradient, LinearWithGradient
 from isotone.models.packed.kernels import as_bytes
+from isotone.models.packed.operators import arrays_of
 from isotone.models.packed.ranks import pack_rows
 from isotone.models.packed.tensor import PackedTensor
 
@@ -84,6 +85,49 @@ class ClusteredWeight(PackedTensor):
             inputs = inputs.to(torch.get_autocast_dtype(kind))
         outputs: torch.Tensor = LinearWithGradient.apply(inputs, *self._trained(), self)
         return outputs if bias is None else outputs + bias.to(outputs.dtype)
+
+    def traced(self) -> torch.Tensor:
+        """Return the dense weight as an operator that torch.compile can trace."""
+        decoded: torch.Tensor = torch.ops.isotone.decode(None, *arrays_of(self))
+        return decoded.view(self.shape)
+
+    def traced_rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return what `rows` returns, by an operator that torch.compile can trace.
+
+        Parameters
+        ----------
+        ids : integer torch.Tensor of any shape
+            The rows.
+
+        Returns
+        -------
+        torch.Tensor, `[*ids.shape, *shape[1:]]`
+            The rows in `dtype`.
+        """
+        decoded = torch.ops.isotone.decode(ids.reshape(-1), *arrays_of(self))
+        rows: torch.Tensor = decoded.view(*ids.shape, *self.shape[1:])
+        return rows
+
+    def traced_linear(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what `linear` returns, by an operator that torch.compile can trace.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor, `[..., columns]`
+            What the layer is given.
+        bias : torch.Tensor, `[rows]`, optional
+            What is added to each output.
+
+        Returns
+        -------
+        torch.Tensor, `[..., rows]`
+            The outputs.
+        """
+        kind = inputs.device.type
+        if self.dtype != inputs.dtype or torch.is_autocast_enabled(kind):
+            return nn.functional.linear(inputs, self.traced(), bias)
+        outputs: torch.Tensor = torch.ops.isotone.linear(inputs, bias, *arrays_of(self))
+        return outputs
 
     def clustered_tensor(self) -> ClusteredTensor:
         """Return the same as plain data in NumPy, with the codebook as it is now.
