@@ -17,7 +17,9 @@ from tests.builders.checkpoints import CONFIG, one_of_each, write_model
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every run and machine; `--hypothesis-profile=thorough` looks for new ones.
-quiet = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+# No example fails for being slow: that would be the machine's fault.
+ignored = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+quiet = {"deadline": None, "suppress_health_check": ignored}
 settings.register_profile("repeatable", derandomize=True, max_examples=60, database=None, **quiet)
 settings.register_profile("thorough", max_examples=2000, **quiet)
 settings.load_profile("repeatable")

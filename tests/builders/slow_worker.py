@@ -1,29 +1,16 @@
-"""A worker for tests of engines, which nodes import by itself."""
+"""Workers for tests of engines, which nodes import by themselves."""
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
-
-class Noting:
-    """Notes in a directory that it begins a task, and on which node; then waits for a file there.
-
-    A task is a number; it is done once the directory holds `go`, or a file of the task's number.
-    """
-
-    def __init__(self, directory):
-        self.directory, self.node = directory, ray.get_runtime_context().get_node_id()
-
-    def __call__(self, number, progress):
-        progress.advance(1)
-        (self.directory / f"began-{number}-{self.node}").write_text(str(os.getpid()))
-        while not any((self.directory / name).exists() for name in ("go", str(number))):
-            time.sleep(0.01)
-        progress.advance(1)
-        return number, self.node
+from isotone.pipeline.write.shards import ShardWork
+from tests.builders.events import wait_until
 
 
 class Slow:
@@ -40,3 +27,47 @@ class Slow:
         time.sleep(seconds)
         progress.advance(1)
         return number, ray.get_runtime_context().get_node_id()
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Where a worker hangs: on one node, after so many tasks, at the end of another one.
+
+    It leaves `file` then, and never returns. Workers on other nodes begin only once `others_wait`
+    exists: so there is a task left for the node that is to hang, however late it has started.
+    """
+
+    node_id: str
+    n_done: int
+    file: Path
+    others_wait: Path
+
+    def of(self, work):
+        """A worker that does what another one does, and hangs."""
+        is_here = ray.get_runtime_context().get_node_id() == self.node_id
+        n_left = self.n_done
+
+        def hanging(task, progress):
+            nonlocal n_left
+            if not is_here:
+                wait_until(self.others_wait.exists, f"{self.others_wait} exists")
+                return work(task, progress)
+            result = work(task, progress)
+            n_left -= 1
+            if n_left < 0:
+                self.file.touch()
+                while True:  # until the node is killed
+                    time.sleep(1)
+            return result
+
+        return hanging
+
+
+def hanging_slow(hang):
+    """Prepare a `Slow` that hangs."""
+    return hang.of(Slow())
+
+
+def hanging_shard_work(hang, *arguments):
+    """Prepare a worker that compresses shards and hangs."""
+    return hang.of(ShardWork(*arguments))

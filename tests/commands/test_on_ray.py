@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import subprocess
 import sys
-import threading
-import time
 from importlib import import_module
 
 import numpy as np
@@ -27,10 +24,13 @@ from isotone.plan.shards import plan_shards
 from isotone.study.plan import parse_plan
 from isotone.study.run import RUNS_FILE, run_study
 from tests.builders.checkpoints import CONFIG, Bf16, tree, weights, write_model
+from tests.builders.dying_driver import SHARD_BYTES, killed_after
 from tests.builders.object_store import server, store
 from tests.builders.ray_nodes import Counting, doomed, engine, started_nodes
+from tests.builders.slow_worker import Hang, hanging_shard_work
 
 planning = import_module("isotone.plan.job")
+shards = import_module("isotone.pipeline.write.shards")
 
 __all__ = ["doomed", "engine", "server", "store"]  # fixtures
 
@@ -54,7 +54,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def a_shard_for_each_matrix(monkeypatch):
-    small = functools.partial(plan_shards, shard_bytes=1 << 20)
+    small = functools.partial(plan_shards, shard_bytes=SHARD_BYTES)
     monkeypatch.setattr(planning, "plan_shards", small)
 
 
@@ -66,7 +66,9 @@ def undisturbed(source, tmp_path_factory):
     """Made on this machine, by method."""
     root = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "plan_shards", functools.partial(plan_shards, shard_bytes=1 << 20))
+        patch.setattr(
+            planning, "plan_shards", functools.partial(plan_shards, shard_bytes=SHARD_BYTES)
+        )
         for name, options in OPTIONS.items():
             compress(source, root / name, **options)
     return root
@@ -103,22 +105,34 @@ def test_an_error_names_the_tensor_and_the_node(engine, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def kill_after(n, staging, doomed, monkeypatch):
-    """Kill a node when n shards are finished; the names of those as they are."""
-    finish, done = staging.finish, []
+@pytest.fixture
+def killed_at_work(doomed, tmp_path, monkeypatch):
+    """Kills a node when two shards are finished and its worker has written one that is not.
 
-    def then_kill(self, *arguments):
-        finish(self, *arguments)
-        done.append(arguments[0])
-        if len(done) == n:
-            threading.Thread(target=doomed.kill).start()
+    Given how shards are finished, returns the names of those that are.
+    """
+    hangs = tmp_path / "hangs"
+    hang = Hang(doomed.node_id, 0, hangs, others_wait=hangs)
+    monkeypatch.setattr(shards, "ShardWork", functools.partial(hanging_shard_work, hang))
 
-    monkeypatch.setattr(staging, "finish", then_kill)
-    return done
+    def prepared(staging):
+        finish, done = staging.finish, []
+
+        def then_kill(self, *arguments):
+            finish(self, *arguments)
+            done.append(arguments[0])
+            if len(done) == 2:
+                assert hangs.exists()
+                doomed.kill()
+
+        monkeypatch.setattr(staging, "finish", then_kill)
+        return done
+
+    return prepared
 
 
-def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_path, monkeypatch):
-    done = kill_after(2, LocalStaging, doomed, monkeypatch)
+def test_a_node_killed_in_the_middle(source, undisturbed, engine, killed_at_work, tmp_path):
+    done = killed_at_work(LocalStaging)
     compress(source, tmp_path / "out", engine=engine, k=16)
     assert len(done) == len(set(done)) == 8, "published once each"
     assert tree(tmp_path / "out") == tree(undisturbed / "kmeans")
@@ -126,9 +140,9 @@ def test_a_node_killed_in_the_middle(source, undisturbed, engine, doomed, tmp_pa
 
 
 def test_a_node_killed_in_the_middle_of_work_on_an_object_store(
-    source, undisturbed, engine, doomed, store, monkeypatch
+    source, undisturbed, engine, killed_at_work, store
 ):
-    done = kill_after(2, RemoteStaging, doomed, monkeypatch)
+    done = killed_at_work(RemoteStaging)
     model, out = store.put(source, "model"), f"{store.url}/out"
     compress(model, out, engine=engine, k=16)
     assert len(done) == len(set(done)) == 8
@@ -136,43 +150,14 @@ def test_a_node_killed_in_the_middle_of_work_on_an_object_store(
     assert verify(out, against=model, engine=engine).ok
 
 
-DRIVER = """
-import functools, sys, time
-from importlib import import_module
-from isotone.checkpoint.staging.local import LocalStaging
-from isotone.plan.shards import plan_shards
-from isotone.cli import main
-planning = import_module("isotone.plan.job")
-planning.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
-if N_FINISHED:  # then it waits to be killed
-    finish, done = LocalStaging.finish, []
-
-    def finish_some(self, *arguments):
-        finish(self, *arguments)
-        done.append(1)
-        while len(done) == N_FINISHED:
-            time.sleep(1)
-
-    LocalStaging.finish = finish_some
-main.main()
-"""
-
-
-def test_the_driver_killed_in_the_middle(source, undisturbed, nodes, tmp_path):
+def test_the_driver_killed_in_the_middle(source, undisturbed, nodes, isotone, tmp_path):
     out = tmp_path / "out"
-    given = ["compress", source, out, "--json", "--engine", "ray", "--address", nodes.address]
-    partial = out.with_name("out.partial")
-    command = [sys.executable, "-c", DRIVER.replace("N_FINISHED", "2"), *given]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
-        while driver.poll() is None and len(list(partial.glob(".model*.json"))) < 2:
-            time.sleep(0.01)
-        driver.kill()
+    given = ["compress", source, out, "--engine", "ray", "--address", nodes.address]
+    assert killed_after(2, *given)
     assert not out.exists()
-    assert len(list(partial.glob(".model*.json"))) == 2
-    command = [sys.executable, "-c", DRIVER.replace("N_FINISHED", "0"), *given]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ended.stderr == ""
-    assert json.loads(ended.stdout)["n_tensors"] == 8
+    assert len(list(out.with_name("out.partial").glob(".model*.json"))) == 2
+    run = isotone(*given, "--json")
+    assert (run.code, run.err, run.json["n_tensors"]) == (0, "", 8)
     assert tree(out) == tree(undisturbed / "kmeans")
     assert verify(out, against=source).ok
 

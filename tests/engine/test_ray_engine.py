@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from pathlib import Path
 
 import pytest
 import ray
@@ -16,8 +14,9 @@ from isotone.engine.ray_engine import RayEngine, without_ray_reports
 from isotone.engine.tasks import Needs, independent
 from isotone.errors import FormatError, InputError
 from tests.builders.checkpoints import weights, write_model
+from tests.builders.events import LONGEST_WAIT_SECONDS, wait_until
 from tests.builders.ray_nodes import QUIET, Counting, doomed, engine, start_all, started_nodes
-from tests.builders.slow_worker import Noting, Slow
+from tests.builders.slow_worker import Hang, Slow, hanging_slow
 
 __all__ = ["doomed", "engine"]  # fixtures
 
@@ -28,14 +27,15 @@ def nodes():
         yield cluster
 
 
-def test_all_nodes_work_and_every_task_is_done_once(engine):
+def test_all_nodes_work_and_every_task_is_done_once(nodes, engine):
+    nodes.wait_for_nodes(LONGEST_WAIT_SECONDS)  # one that another test killed is known to be dead
     assert (engine.n_workers, engine.n_threads) == (2, 1)
     progress = Counting()
     progress.begin("starting", 0)
     with engine.start(Slow, (), progress) as team:
         start_all(team, 2, lambda n: (n, 0.0))
         progress.begin("sleeping", 16)
-        found = [result for _, result in team.results(independent((n, 0.2) for n in range(8)))]
+        found = [result for _, result in team.results(independent((n, 0.0) for n in range(8)))]
         again = [result for _, result in team.results(independent([(8, 0.0)]))]
     assert sorted(number for number, _ in found) == list(range(8))
     assert len({node for _, node in found}) == 2
@@ -52,44 +52,33 @@ def test_a_sequence_keeps_its_order_and_ends_early(engine):
     assert found.index(3) < found.index(4)
 
 
+class KillingAt(Counting):
+    """Progress that kills a node once it has counted so much, and then leaves a file."""
+
+    def __init__(self, n, node, file):
+        super().__init__()
+        self.n, self.node, self.file = n, node, file
+
+    def advance(self, n):
+        super().advance(n)
+        if self.totals[-1][2] == self.n and not self.file.exists():
+            self.node.kill()
+            self.file.touch()
+
+
 def test_what_a_killed_node_was_at_is_done_elsewhere(engine, doomed, tmp_path):
-    """The doomed node has done one task, and is at another one, when it is killed."""
-
-    def begun():
-        return sorted(tmp_path.glob(f"began-*-{doomed.node_id}"))
-
-    def kill_in_the_middle():
-        wait_until(lambda: len(begun()) == 1)
-        first = begun()[0]
-        (tmp_path / first.name.split("-")[1]).touch()  # which lets it end its first task
-        wait_until(lambda: len(begun()) == 2)
-        doomed.kill()
-        wait_until(lambda: not Path(f"/proc/{first.read_text()}").exists())  # it outlives its node
-        (tmp_path / "go").touch()
-
-    progress = Counting()
-    progress.begin("starting", 0)
-    killing = threading.Thread(target=kill_in_the_middle)
-    (tmp_path / "go").touch()
-    with engine.start(Noting, (tmp_path,), progress) as team:
-        start_all(team, 3, lambda n: 1000 + n)
-        for path in tmp_path.iterdir():
-            path.unlink()
-        progress.begin("working", 20)
-        killing.start()
-        found = [result for _, result in team.results(independent(range(10)))]
-        killing.join()
+    """The node is killed when it has done one task, and all of a second one has been counted."""
+    killed = tmp_path / "killed"  # for which the other nodes wait before they do anything
+    progress = KillingAt(2 + 2, doomed, killed)
+    progress.begin("working", 20)
+    hang = Hang(doomed.node_id, 1, tmp_path / "hangs", others_wait=killed)
+    with engine.start(hanging_slow, (hang,), progress) as team:
+        tasks = independent((n, 0.0) for n in range(10))
+        found = [result for _, result in team.results(tasks)]
+    assert (tmp_path / "hangs").exists()
     assert sorted(number for number, _ in found) == list(range(10))
     assert [node for _, node in found].count(doomed.node_id) == 1
-    assert progress.totals[-1][2] == 20, "what was lost is not counted twice"
-
-
-def wait_until(condition):
-    """Wait for an event; the deadline only ends a test that hangs."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "the event did not come"
-        time.sleep(0.02)
+    assert progress.totals == [["working", 20, 20]], "what was lost is not counted twice"
 
 
 def is_dead(actor):
@@ -121,7 +110,7 @@ def test_what_fits_on_no_node_is_refused(needs, engine):
 
 def test_workers_go_where_their_needs_are_met(nodes, engine):
     node = nodes.add_node(num_cpus=2, num_gpus=1, **QUIET)  # Ray believes what it is told
-    nodes.wait_for_nodes()
+    nodes.wait_for_nodes(LONGEST_WAIT_SECONDS)
     try:
         with engine.start(Slow, (), Silent(), Needs(memory_bytes=1 << 20, gpus=1)) as team:
             found = [result for _, result in team.results(independent((n, 0.0) for n in range(4)))]
@@ -135,7 +124,7 @@ def test_more_workers_than_there_is_room_for_wait(nodes):
         RayEngine.connect(nodes.address, n_workers=5) as engine,
         engine.start(Slow, (), Silent()) as team,
     ):
-        found = [result for _, result in team.results(independent((n, 0.1) for n in range(5)))]
+        found = [result for _, result in team.results(independent((n, 0.0) for n in range(5)))]
     assert len(found) == 5
 
 
@@ -176,13 +165,15 @@ def test_the_thread_that_prints_rays_reports_is_known_by_its_name(engine):  # no
 
 def test_idle_workers_that_died_with_their_node_are_no_failure_of_a_task(nodes, engine):
     node = nodes.add_node(num_cpus=6, **QUIET)
-    nodes.wait_for_nodes()
+    nodes.wait_for_nodes(LONGEST_WAIT_SECONDS)
     with engine.start(Slow, (), Silent()) as team:
-        start_all(team, 8, lambda n: (n, 0.2))
+        start_all(team, 8, lambda n: (n, 0.0))
         place = {id(a): ray.get(a.do.remote((0, 0.0))).result[1] for a in team._idle}
         team._idle.sort(key=lambda a: place[id(a)] == node.node_id)  # those are asked first
         lost = [actor for actor in team._idle if place[id(actor)] == node.node_id]
         nodes.remove_node(node, allow_graceful=False)
-        wait_until(lambda: all(map(is_dead, lost)))  # workers outlive their node for a moment
+        wait_until(
+            lambda: all(map(is_dead, lost)), "the workers are dead"
+        )  # they outlive their node
         again = [result for _, result in team.results(independent([(24, 0.0)]))]
     assert again[0][0] == 24

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,11 +15,8 @@ from tests.builders.healings import SETTINGS, arguments, healed
 
 def by_processes(n, models, out, *options):
     """`isotone heal` in n processes over gloo, as torchrun starts them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(n)]
-    command += ["--master_port", str(port), "-m", "isotone.cli.main"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(n), "-m", "isotone.cli.main"]
     command += [*map(str, arguments(models, out)), "--steps", "8", *options, "--json"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

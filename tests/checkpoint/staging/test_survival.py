@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from tests.builders.checkpoints import (
     write_model,
     write_tree,
 )
+from tests.builders.dying_driver import SHARD_BYTES, killed_after
 
 shards = import_module("isotone.pipeline.write.shards")
 
@@ -82,39 +81,20 @@ def test_killed_before_each_dealing_with_the_file_system(job, n_deaths, tmp_path
     assert result["deaths"] >= n_deaths
 
 
-SLOW = """
-import functools, sys
-from isotone.plan.shards import plan_shards
-from isotone.cli import main
-from importlib import import_module
-planning = import_module("isotone.plan.job")
-planning.plan_shards = functools.partial(plan_shards, shard_bytes=1 << 20)
-main.main()
-"""
-
-
-def test_killed_at_random_moments_and_started_again(tmp_path):
+def test_killed_while_its_workers_write_and_started_again(tmp_path, monkeypatch):
+    """Each time when one more shard is finished, and workers are left at the next ones."""
     model, out = four_matrices(tmp_path / "model", 700), tmp_path / "out"
-    command = [sys.executable, "-c", SLOW, "compress", model, "--workers", "2"]
-    subprocess.run([*command, tmp_path / "undisturbed"], check=True, capture_output=True)
-    expected = tree(tmp_path / "undisturbed")
-    chance = random.Random(5)
-    for _ in range(4):
-        with subprocess.Popen(
-            [*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            while process.poll() is None and not out.with_name("out.partial").exists():
-                time.sleep(0.001)
-            time.sleep(chance.uniform(0, 0.15))
-            process.kill()
-        found = tree(out)
-        found.pop(".lock", None)
-        assert found in ({}, expected)  # it may have been done, and killed on its way out
-        if found:
-            break
-    else:
-        subprocess.run([*command, out], check=True, capture_output=True)
-        assert tree(out) == expected
+    for n_finished in range(4):
+        assert killed_after(min(n_finished, 1), "compress", model, out, "--workers", "2")
+        assert not out.exists()
+        records = [*out.with_name("out.partial").glob(".model*.json")]
+        assert len(records) == n_finished
+    planning = import_module("isotone.plan.job")
+    small = functools.partial(plan_shards, shard_bytes=SHARD_BYTES)
+    monkeypatch.setattr(planning, "plan_shards", small)
+    compress(model, out)
+    compress(model, tmp_path / "undisturbed")
+    assert tree(out) == tree(tmp_path / "undisturbed")
 
 
 class RunInterruptedError(Exception):
