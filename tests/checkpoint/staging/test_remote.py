@@ -115,18 +115,16 @@ def small_job(out, version, *, overwrite):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_killed_before_each_change_of_the_store(overwrite, store, monkeypatch):
     """What lies at OUT is nothing, or whole; started again, the run ends as an undisturbed one."""
-    out, old = f"{store.url}/out", {}
+    old = {}
     small_job(f"{store.url}/undisturbed", 2, overwrite=False)
     expected = store.tree("undisturbed")
     if overwrite:
         small_job(f"{store.url}/old", 1, overwrite=False)
         old = store.tree("old") | {"old.txt": b"of another time"}
     for n in range(100):
-        for name in store.tree():
-            if name.startswith("out"):
-                store.client.rm(f"{store.url}/{name}")
-        for name, content in old.items():
-            store.client.pipe(f"{out}/{name}", content)
+        name, out = f"out{n}", f"{store.url}/out{n}"
+        for file, content in old.items():
+            store.client.pipe(f"{out}/{file}", content)
         with monkeypatch.context() as patch:
             made = failing_at(n, patch, RunInterruptedError())
             try:
@@ -135,14 +133,14 @@ def test_killed_before_each_change_of_the_store(overwrite, store, monkeypatch):
                 pass
             else:
                 break
-        found, left = store.tree("out"), store.tree("out.partial")
+        found, left = store.tree(name), store.tree(f"{name}.partial")
         assert "isotone.json" not in found or found in (old, expected), f"after {made}"
         if overwrite or found != expected or ".publishing" in left:
             small_job(out, 2, overwrite=overwrite)
-            assert not store.tree("out.partial")
-        assert store.tree("out") == expected, f"after {made}"
+            assert not store.tree(f"{name}.partial")
+        assert store.tree(name) == expected, f"after {made}"
     assert n > 15
-    assert store.tree("out") == expected
+    assert store.tree(name) == expected
 
 
 @pytest.mark.usefixtures("one_shard_each")
