@@ -128,6 +128,15 @@ def test_more_workers_than_there_is_room_for_wait(nodes):
     assert len(found) == 5
 
 
+def test_waiting_for_a_node_is_said(engine, monkeypatch):
+    monkeypatch.setattr("isotone.engine.ray_team.PATIENCE_SECONDS", -1.0)
+    progress = Counting()
+    progress.begin("waiting", 2)
+    with engine.start(Slow, (), progress) as team:
+        list(team.results(independent([(0, 0.0)])))
+    assert set(progress.notes) == {"waiting for a node with 1 cores"}
+
+
 def test_a_node_with_another_isotone_is_refused(engine, monkeypatch):
     monkeypatch.setattr("isotone.engine.ray_engine.version", lambda _: "0.0.1")
     with (
