@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from isotone.checkpoint.compressed.check import check_config, open_shard
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, Manifest
+from isotone.checkpoint.compressed.manifest import Manifest
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import is_remote
 from isotone.checkpoint.overlay.base_search import find_base
 from isotone.checkpoint.overlay.check import check_overlay
 from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, OverlayManifest, read_manifest
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.errors import FormatError, InputError
 
 _MOST_LAYERS = 16  # codebook-only directories, one over the other

@@ -14,7 +14,8 @@ from isotone.checkpoint.source.quantized import quantized_format
 from isotone.checkpoint.source.registry import find_kind, register_source
 from isotone.checkpoint.source.snapshot import fetch_model
 from isotone.checkpoint.source.source import Source
-from isotone.checkpoint.source.unread import CONVERSION, PICKLES, adapter_alone
+from isotone.checkpoint.source.unread import PICKLES, adapter_alone
+from isotone.checkpoint.source.weight_files import CONVERSION
 from isotone.errors import InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")

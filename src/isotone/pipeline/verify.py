@@ -14,16 +14,12 @@ from numpy.typing import NDArray
 from isotone.checkpoint.compressed.config import dense_config
 from isotone.checkpoint.compressed.decode import decode_checked
 from isotone.checkpoint.compressed.file_record import FileRecord, check_file, hash_file
-from isotone.checkpoint.compressed.manifest import (
-    MANIFEST_FILE,
-    ClusteredRecord,
-    KeptRecord,
-    Record,
-)
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord, Record
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.location import locate_found
 from isotone.checkpoint.files.tensor_info import TensorInfo
 from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.source.weight_files import INDEX_SUFFIX, is_adapter
 from isotone.core.float_format import FloatFormat

@@ -20,7 +20,6 @@ from isotone.checkpoint.compressed.record_parsing import (
 from isotone.checkpoint.compressed.sealed_json import seal
 from isotone.checkpoint.files.tensor_info import DTYPE_BYTES
 
-MANIFEST_FILE = "isotone.json"
 FORMAT_VERSION = 2
 OVERLAY_VERSION = 3
 """The format version of directories whose values are not those that clustering found."""

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, Manifest
+from isotone.checkpoint.compressed.manifest import Manifest
 from isotone.checkpoint.compressed.sealed_json import claimed_digest
 from isotone.checkpoint.overlay.manifest import BaseReference, OverlayManifest, read_manifest
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.errors import FormatError
 
 _SHOWN_DIGITS = 16

@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 from isotone.checkpoint.compressed.file_record import FileRecord
 from isotone.checkpoint.compressed.manifest import (
-    MANIFEST_FILE,
     OVERLAY_VERSION,
     READ_VERSIONS,
     ClusteredRecord,
@@ -28,6 +27,7 @@ from isotone.checkpoint.compressed.record_parsing import (
     parse_record,
 )
 from isotone.checkpoint.compressed.sealed_json import read_sealed, seal
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 
 WEIGHTS_FILE = "model.safetensors"
 """The one file with arrays in a codebook-only directory."""

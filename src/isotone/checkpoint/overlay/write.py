@@ -11,12 +11,13 @@ from typing import Any
 
 from isotone.checkpoint.compressed.config import overlay_config
 from isotone.checkpoint.compressed.file_record import FileRecord, check_file, hash_file
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, OVERLAY_VERSION
+from isotone.checkpoint.compressed.manifest import OVERLAY_VERSION
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.overlay.base_search import base_path
 from isotone.checkpoint.overlay.manifest import WEIGHTS_FILE, BaseReference, OverlayManifest
 from isotone.checkpoint.overlay.overlaid import OverlaidDirectory
 from isotone.checkpoint.overlay.tensor_overlay import TensorOverlay, fit_overlay
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.small_files import json_bytes, weight_index, write_small_files
 from isotone.checkpoint.staging.staging import Staging, refuse_inside

@@ -7,9 +7,9 @@ from pathlib import Path
 from isotone.checkpoint.files.hub import fetch
 from isotone.checkpoint.source.companions import module_folders, weight_format
 from isotone.checkpoint.source.model_json import read_json
-from isotone.checkpoint.source.unread import CONVERSION
 from isotone.checkpoint.source.weight_files import (
     CONFIG_FILE,
+    CONVERSION,
     INDEX_FILE,
     INDEX_SUFFIX,
     SINGLE_FILE,

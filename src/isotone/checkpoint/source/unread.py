@@ -8,17 +8,11 @@ from pathlib import Path
 from isotone.checkpoint.gguf.split import n_parts_by_name, one_part
 from isotone.checkpoint.source.companions import weight_format
 from isotone.checkpoint.source.model_json import read_json
-from isotone.checkpoint.source.weight_files import is_adapter
+from isotone.checkpoint.source.weight_files import CONVERSION, is_adapter
 from isotone.errors import InputError
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """The suffixes of weights that are stored as pickles."""
-
-CONVERSION = (
-    "convert the model with transformers (AutoModelForCausalLM.from_pretrained(DIR)"
-    ".save_pretrained(NEW), or the class that its config names), and give NEW"
-)
-"""What to do with pickles that transformers reads."""
 
 FOREIGN_CONVERSION = (
     "look for a copy as safetensors, or convert them with the program that wrote them or its "

@@ -27,6 +27,12 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 
+CONVERSION = (
+    "convert the model with transformers (AutoModelForCausalLM.from_pretrained(DIR)"
+    ".save_pretrained(NEW), or the class that its config names), and give NEW"
+)
+"""What to do with pickles that transformers reads."""
+
 _ADAPTER = re.compile(
     r"adapter_config\.json|(\d+_)?adapters?(_model)?(-\d+-of-\d+)?\.(safetensors|bin|npz)"
     r"|pytorch_lora_weights\.(safetensors|bin)"
@@ -135,8 +141,7 @@ def _taken(directory: Path, config: Mapping[str, Any], names: Sequence[str]) -> 
     if pickle is not None and names:
         raise InputError(
             f"{directory}: transformers would load {pickle}, a pickle, which is not read, and not "
-            f"{names[0]}; convert it with transformers (AutoModelForCausalLM.from_pretrained(DIR)"
-            ".save_pretrained(NEW), or the class that the config names), or remove it"
+            f"{names[0]}; {CONVERSION}, or remove it"
         )
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     sets = indexes or one_of_each_set(names)

@@ -27,9 +27,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.files.atomic import TEMPORARY_FILES
 from isotone.checkpoint.files.location import key, reaching, store
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.weight_files import CONFIG_FILE
 from isotone.checkpoint.staging.scratch import Scratch
 from isotone.checkpoint.staging.staging import (

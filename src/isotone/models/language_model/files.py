@@ -12,11 +12,11 @@ from pathlib import Path
 import transformers
 
 from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.files.lfs import refuse_pointer_file
 from isotone.checkpoint.files.location import is_remote, locate
 from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.model_directory import ModelDirectory
 from isotone.checkpoint.source.model_json import read_json
 from isotone.checkpoint.source.weight_files import CONFIG_FILE, find_weight_files
@@ -229,5 +229,5 @@ def _is_clustered(directory: Path) -> bool:
     named = "isotone" in str(config.get("quantization_config"))
     if not named and not (directory / MANIFEST_FILE).is_file():
         return False
-    weights = find_weight_files(directory, {})
+    weights = find_weight_files(directory, config)
     return weights is None or not hold_dense_weights(weights.shards)

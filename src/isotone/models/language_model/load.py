@@ -81,10 +81,10 @@ def causal_language_model(
     """
     failure = f"{directory}: transformers cannot load it as a language model"
     with quiet_transformers(), transformers_errors(failure):
-        kind, place = _kind(directory), directory if tensors is None else None
+        config, place = load_config(directory), directory if tensors is None else None
+        kind = _kind(config)
         options |= {"trust_remote_code": False, "local_files_only": True}
         if tensors is not None:
-            config = load_config(directory)
             with torch.device("meta"):  # only from_config tells the class of the model
                 kind = type(kind.from_config(config, trust_remote_code=False))
             del options["trust_remote_code"], options["local_files_only"]
@@ -98,13 +98,11 @@ def causal_language_model(
     return model.eval()
 
 
-def _kind(directory: Path) -> Any:
-    """Return the class that loads a model: of those that see as well, the one that writes text."""
-    if type(load_config(directory)) in transformers.AutoModelForCausalLM._model_mapping:
-        return transformers.AutoModelForCausalLM
-    seeing = transformers.AutoModelForImageTextToText
-    known = type(load_config(directory)) in seeing._model_mapping
-    return seeing if known else transformers.AutoModelForCausalLM
+def _kind(config: transformers.PretrainedConfig) -> Any:
+    """Return the class that loads a model that writes text, also if the model sees as well."""
+    writing, seeing = transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText
+    sees = type(config) in seeing._model_mapping and type(config) not in writing._model_mapping
+    return seeing if sees else writing
 
 
 def default_device() -> str:

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
 from isotone.checkpoint.overlay.write import write_complete
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.staging.open import open_staging
 from isotone.errors import FormatError, InputError
 from isotone.models.packed.hosting import CLUSTERED_CHILD, PackedParameter, host

@@ -15,9 +15,9 @@ from typing import Any
 
 import transformers
 
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.errors import InputError
 
 _METHOD = "_load_pretrained_model"

@@ -19,9 +19,10 @@ from transformers.quantizers import auto as quantizers
 from transformers.quantizers.base import HfQuantizer
 
 from isotone.checkpoint.compressed.dense_folder import hold_dense_weights
-from isotone.checkpoint.compressed.manifest import MANIFEST_FILE, QUANT_METHOD, ClusteredRecord
+from isotone.checkpoint.compressed.manifest import QUANT_METHOD, ClusteredRecord
 from isotone.checkpoint.compressed.reader import CompressedDirectory
 from isotone.checkpoint.opening import open_compressed
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.weight_files import WEIGHTS_KEY
 from isotone.errors import InputError
 from isotone.models.lazy.stored import packed_tensor, unread_tensor

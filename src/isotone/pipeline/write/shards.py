@@ -9,14 +9,9 @@ from typing import Any, TypeAlias
 
 from isotone.checkpoint.compressed.config import compressed_config
 from isotone.checkpoint.compressed.file_record import FileRecord, hash_file
-from isotone.checkpoint.compressed.manifest import (
-    MANIFEST_FILE,
-    ClusteredRecord,
-    KeptRecord,
-    Manifest,
-    Record,
-)
+from isotone.checkpoint.compressed.manifest import ClusteredRecord, KeptRecord, Manifest, Record
 from isotone.checkpoint.compressed.record_parsing import parse_record
+from isotone.checkpoint.source.companions import MANIFEST_FILE
 from isotone.checkpoint.source.source import Source
 from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_FILE
 from isotone.checkpoint.staging.scratch import Scratch, new_scratch
