@@ -57,7 +57,7 @@ def open_source(model: str | Path) -> Source:
     )
 
 
-def refuse_quantized(source: Source, model: str | Path) -> None:
+def refuse_unfit(source: Source, model: str | Path) -> None:
     """Raise an error if a model holds other weights than its original ones.
 
     Parameters

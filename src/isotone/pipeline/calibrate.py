@@ -13,7 +13,7 @@ from isotone.calibration.statistics import INDEX_FILE, SELF, Statistics, text_fi
 from isotone.checkpoint.staging.staging import refuse_inside, writing
 from isotone.engine.progress import Progress, Silent
 from isotone.errors import InputError
-from isotone.models.open_source import open_source, refuse_quantized, runnable
+from isotone.models.open_source import open_source, refuse_unfit, runnable
 from isotone.models.prefix import AUTO
 from isotone.pipeline.calibrated.open_statistics import (
     calibration_prefix,
@@ -126,7 +126,7 @@ def calibrate(
     """
     started, out = time.monotonic(), Path(out)
     source = runnable(open_source(model))
-    refuse_quantized(source, model)
+    refuse_unfit(source, model)
     refuse_inside(out, model)
     selection = Selection(include=tuple(include), exclude=tuple(exclude))
     clustered = plan_job(source, selection).clustered

@@ -21,7 +21,7 @@ from isotone.engine.progress import Progress, Silent
 from isotone.engine.tasks import Engine
 from isotone.engine.threads import worker_count
 from isotone.errors import InputError, IsotoneError
-from isotone.models.open_source import open_source, refuse_quantized
+from isotone.models.open_source import open_source, refuse_unfit
 from isotone.models.prefix import AUTO, Prefix
 from isotone.pipeline.allocate.importance import Importance, SharedLambda
 from isotone.pipeline.allocate.rate_probe import rate_probe
@@ -193,7 +193,7 @@ def _calibration(
 
 def _open(model: str | Path, out: str | Path) -> Source:
     source = open_source(model)
-    refuse_quantized(source, model)
+    refuse_unfit(source, model)
     refuse_inside(out, model)
     _ = source.companions  # a damaged one is refused here, and not after all shards are written
     return source

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isotone.checkpoint.source.weight_files import CONFIG_FILE, INDEX_SUFFIX
 from isotone.errors import InputError
-from isotone.models.open_source import open_source, refuse_quantized
+from isotone.models.open_source import open_source, refuse_unfit
 from isotone.plan.job import JobPlan, plan_job
 from isotone.plan.settings import Selection
 from isotone.plan.shards import Shard
@@ -158,7 +158,7 @@ def _plan(model: str | Path, selection: Selection) -> JobPlan:
 
         return plan_job(Shapes(path), selection, tied_to={})  # a tied tensor is one parameter
     source = open_source(model)
-    refuse_quantized(source, model)
+    refuse_unfit(source, model)
     return plan_job(source, selection)
 
 

@@ -28,7 +28,7 @@ from isotone.evaluation.frontier.variants import DENSE, FrontierVariant, frontie
 from isotone.evaluation.provenance import model_hash, text_hash
 from isotone.models.language_model.checks import check_context, check_tokens
 from isotone.models.language_model.files import open_files
-from isotone.models.open_source import refuse_quantized
+from isotone.models.open_source import refuse_unfit
 from isotone.models.prefix import AUTO, find_prefix
 from isotone.models.text import Tokens, cut_windows, encode, read_text
 
@@ -158,7 +158,7 @@ def _subject(
     source = files.dense
     if source is None:
         raise InputError(f"{model}: is compressed already; expected the dense model")
-    refuse_quantized(source, model)
+    refuse_unfit(source, model)
     check_context(files, context, f"context {context}")
     content, prefix = read_text(text), find_prefix(files, bos)
     encoded = encode(files.tokenizer, content)
